@@ -1,0 +1,34 @@
+"""Errors that a person reads: one line that says what was found and what would be right."""
+
+
+class AblationError(Exception):
+    """Something failed that the user can understand and mend. Shown as one line, without traceback.
+
+    The message names the file or the key, what was found there, and what would be right.
+    """
+
+    exit_code = 1
+
+
+class UsageError(AblationError):
+    """The command line or a configuration file asks for something that cannot be: exit code 2."""
+
+    exit_code = 2
+
+
+class DataError(AblationError):
+    """A file of the data set is missing, damaged or inconsistent."""
+
+
+class StoreError(AblationError):
+    """The tracking store or a run's folder cannot be read or written."""
+
+
+class Diverged(AblationError):
+    """The loss or a gradient became non-finite. A result of the study, not a fault of the program."""
+
+
+def one_line(text: object, limit: int = 600) -> str:
+    """Collapse any message to a single line of at most `limit` characters."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= limit else line[: limit - 3] + "..."

@@ -1,0 +1,1 @@
+"""YOLOv4 and its parts."""
