@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 
-def write_atomic(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Call `write(file)` on a temporary file beside `path`, fsync it and rename it onto `path`.
 
     A reader, or a process killed at any moment, sees the former file or the new one, never a part.
@@ -53,7 +53,7 @@ def _umask() -> int:
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` atomically, in UTF-8."""
-    write_atomic(path, lambda file: file.write(text.encode()) and None)
+    write_atomic(path, lambda file: file.write(text.encode()))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -89,15 +89,17 @@ def safe_name(text: str) -> str:
 
 
 @contextlib.contextmanager
-def exclusive_lock(path: Path) -> Iterator[bool]:
+def exclusive_lock(path: Path, wait: bool = False) -> Iterator[bool]:
     """Hold an advisory lock on `path`; yields False at once where another process holds it.
+
+    With `wait`, stays until the lock is free, and always yields True.
 
     The kernel drops the lock when the process ends, however it ends, so no stale lock can remain.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             yield False
             return

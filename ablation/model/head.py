@@ -90,8 +90,14 @@ def cell_grid(layout: HeadLayout, height_px: int, width_px: int, device: torch.d
         stride.append(torch.full((cells,), float(layout.strides[head])))
         anchor.append(sizes[grid_a.flatten()])
         scale.append(torch.full((cells,), float(layout.scale_xy[head])))
-    parts = [torch.cat(part).to(device) for part in (column, row, stride, anchor, scale)]
-    return CellGrid(*parts, shapes=tuple(shapes))
+    return CellGrid(
+        column=torch.cat(column).to(device),
+        row=torch.cat(row).to(device),
+        stride=torch.cat(stride).to(device),
+        anchor_px=torch.cat(anchor).to(device),
+        scale_xy=torch.cat(scale).to(device),
+        shapes=tuple(shapes),
+    )
 
 
 def flatten_outputs(outputs: list[Tensor], layout: HeadLayout) -> Tensor:

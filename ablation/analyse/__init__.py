@@ -1,0 +1,1 @@
+"""From a study's records to tables, numbers, figures and a report. Imports neither torch nor training."""

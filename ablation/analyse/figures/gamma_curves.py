@@ -1,0 +1,161 @@
+"""The metric against gamma, one line per alpha, BCE as a band."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+
+from ablation.analyse.figures._base import Figure, StudyView
+from ablation.analyse.figures._grid import (
+    Grid,
+    alpha_name,
+    baseline_row,
+    grid,
+    losses_of_runs,
+    why_no_grid,
+)
+from ablation.analyse.figures._style import (
+    BASELINE,
+    WIDTH_IN,
+    colour,
+    interval_bar,
+    limits,
+    marker,
+    number,
+)
+
+HALO = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8}
+
+
+class GammaCurves(Figure):
+    name = "gamma_curves"
+    title = "Does focusing help? The metric against gamma"
+    caption = (
+        "Large markers are means over seeds, bars their {percent} t intervals, faint dots the single seeds; "
+        "{n}, a count that differs stands at its point, and a cross on the axis is an arm without a value. "
+        "The grey band is BCE's {percent} interval, the dashed line its mean. An arrow says that an interval "
+        "goes on beyond the axis, which is cut so that the points stay readable (with two seeds a 95% "
+        "interval is 12.7 standard errors). Bars and band are not paired: judge a difference by the paired "
+        "interval in the table. {held}"
+    )
+
+    def applies(self, view: StudyView) -> str | None:
+        if (reason := why_no_grid(view)) is not None:
+            return reason
+        if len(grid(view).gammas) < 2:
+            return "the study has only one gamma"
+        return None
+
+    def draw(self, view: StudyView) -> Canvas:
+        cells, bce = grid(view), baseline_row(view)
+        canvas = Canvas(figsize=(WIDTH_IN, 3.4), layout="constrained")
+        ax = canvas.add_subplot()
+        places, to_scale = _places(cells.gammas)
+        gap = min(np.diff(places))
+        margin_x = places[0] - 0.9 * gap
+        _set_limits(ax, view, cells, bce)
+        if bce is not None:
+            _baseline(ax, view, bce, margin_x, gap)
+        for index, alpha in enumerate(cells.alphas):
+            offset = (index - (len(cells.alphas) - 1) / 2) * min(0.12, 0.5 / len(cells.alphas)) * gap
+            _line(ax, view, cells, alpha, index, [place + offset for place in places])
+        left = margin_x - 0.5 * gap if bce is not None else places[0] - 0.5 * gap
+        ax.set_xlim(left, places[-1] + 0.5 * gap)
+        ticks, names = list(places), [f"{gamma:g}" for gamma in cells.gammas]
+        if bce is not None:
+            ticks, names = [margin_x, *ticks], ["BCE", *names]
+            ax.axvline(places[0] - 0.5 * gap, color="#BBBBBB", linewidth=0.7)
+        ax.set_xticks(ticks, names)
+        ax.set_xlabel("focusing parameter gamma" + ("" if to_scale else " (not to scale)"))
+        ax.set_ylabel(view.metric)
+        ax.grid(axis="y")
+        canvas.legend(loc="outside right upper", handlelength=1.8)
+        return canvas
+
+
+def _places(gammas: list[float]) -> tuple[list[float], bool]:
+    """Where the gammas stand on the axis: to scale, unless two would stand too close to tell apart."""
+    gaps = np.diff(gammas)
+    if gaps.min() >= 0.06 * (gammas[-1] - gammas[0]):
+        return gammas, True
+    return [float(index) for index in range(len(gammas))], False
+
+
+def _set_limits(ax: Axes, view: StudyView, cells: Grid, bce: pd.Series | None) -> None:
+    arms = [*cells.arms.values(), *([bce] if bce is not None else [])]
+    names = {str(arm["arm"]) for arm in arms}
+    counted = view.runs[view.runs["counts"] & view.runs["arm"].isin(names)]
+    points = [float(value) for value in counted[view.metric].dropna()]
+    bounds = [float(arm[end]) for arm in arms for end in ("low", "high")]
+    ax.set_ylim(*limits(points, bounds, reach=0.4))
+
+
+def _seeds(view: StudyView, arm: pd.Series) -> list[float]:
+    rows = view.runs[view.runs["counts"] & (view.runs["arm"] == arm["arm"])]
+    return [float(value) for value in rows[view.metric].dropna()]
+
+
+def _baseline(ax: Axes, view: StudyView, bce: pd.Series, x: float, gap: float) -> None:
+    mean, low, high = float(bce["mean"]), float(bce["low"]), float(bce["high"])
+    label = f"BCE (n = {int(bce['n'])})\nmean {number(mean)}"
+    if math.isfinite(low):
+        bottom, top = ax.get_ylim()
+        ax.axhspan(max(low, bottom), min(high, top), color="#000000", alpha=0.09, linewidth=0)
+        label += f"\n{view.percent} [{number(low)}, {number(high)}]"
+    ax.axhline(mean, color=BASELINE, linewidth=1, linestyle=(0, (4, 2)), label=label, zorder=2)
+    interval_bar(ax, x, low, high, BASELINE)
+    seeds = _seeds(view, bce)
+    ax.plot(
+        [x - 0.18 * gap] * len(seeds), seeds, "o", color=BASELINE, markersize=3, alpha=0.35, markeredgewidth=0
+    )
+    ax.plot([x], [mean], "o", color=BASELINE, markersize=5, zorder=5)
+
+
+def _line(ax: Axes, view: StudyView, cells: Grid, alpha: float, index: int, xs: list[float]) -> None:
+    shade = colour(index)
+    means: list[float] = []
+    usual = max(int(arm["n"]) for arm in cells.arms.values())
+    aside = 0.06 * float(min(np.diff(xs)))
+    for x, gamma in zip(xs, cells.gammas, strict=True):
+        arm = cells.at(alpha, gamma)
+        # NaN breaks the line: nothing is known between the neighbours of a run that diverged.
+        means.append(math.nan if arm is None or not arm["n"] else float(arm["mean"]))
+        if arm is None:
+            continue
+        if not arm["n"]:
+            _no_value(ax, x, losses_of_runs(arm) or "no value", shade)
+            continue
+        interval_bar(ax, x, float(arm["low"]), float(arm["high"]), shade)
+        seeds = _seeds(view, arm)
+        ax.plot([x + aside] * len(seeds), seeds, "o", color=shade, markersize=3, alpha=0.4, markeredgewidth=0)
+        if int(arm["n"]) != usual:
+            _count(ax, x, arm, shade, to_the_left=gamma == cells.gammas[-1])
+    label = f"focal, alpha = {alpha_name(alpha)} (n = {usual})"
+    ax.plot(
+        xs, means, color=shade, marker=marker(index), markersize=5, linewidth=1.3, label=label, zorder=5,
+        markeredgecolor="white", markeredgewidth=0.5,
+    )  # fmt: skip
+
+
+def _no_value(ax: Axes, x: float, why: str, shade: str) -> None:
+    """An arm without a value is a result, so it is drawn: a cross on the axis."""
+    bottom = ax.get_ylim()[0]
+    ax.plot([x], [bottom], "x", color=shade, markersize=6, markeredgewidth=1.4, clip_on=False, zorder=6)
+    ax.annotate(
+        why, (x, bottom), (0, 7), textcoords="offset points", ha="center", va="bottom", rotation=90,
+        fontsize=6, color=shade, bbox=HALO, zorder=7,
+    )  # fmt: skip
+
+
+def _count(ax: Axes, x: float, arm: pd.Series, shade: str, to_the_left: bool) -> None:
+    """The number of seeds where it is not the usual one."""
+    lost = losses_of_runs(arm)
+    ax.annotate(
+        f"n = {int(arm['n'])}" + (f"\n{lost}" if lost else ""), (x, float(arm["mean"])),
+        (-6 if to_the_left else 6, 6), textcoords="offset points", ha="right" if to_the_left else "left",
+        fontsize=6, color=shade, bbox=HALO, zorder=7,
+    )  # fmt: skip

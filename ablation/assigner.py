@@ -1,0 +1,162 @@
+"""Assignment: anchors and ground truth -> positives, negatives, and the ignore mask.
+
+For the whole batch at once, without a loop over images or boxes and without asking the device for
+a number. The rules are YOLOv4's; which of them hold is a setting, the same for every arm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ablation.boxes import cxcywh_to_xyxy, iou, shape_iou
+from ablation.losses.base import require
+from ablation.model.head import CellGrid, HeadLayout
+
+
+@dataclass
+class AssignerConfig:
+    """Which cells learn to be objects.
+
+    Attributes:
+        ignore_iou: in (0, 1]; a negative whose decoded box overlaps any ground truth of its image
+            by more than this is ignored. The seed method has 0.5, Darknet 0.7.
+        match_iou: null: a ground truth goes to its best anchor only (seed method). A number in
+            (0, 1): also to every anchor whose shape IoU exceeds it (Darknet: 0.213).
+    """
+
+    ignore_iou: float = 0.5
+    match_iou: float | None = None
+
+    def __post_init__(self) -> None:
+        require(0 < self.ignore_iou <= 1, "ignore_iou", self.ignore_iou, "be in (0, 1]")
+        require(self.match_iou is None or 0 < self.match_iou < 1,
+                "match_iou", self.match_iou, "be in (0, 1), or null")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """The assignment of a batch.
+
+    A *match* pairs one ground truth with one anchor of one head; there are M = objects x anchors
+    possible ones per image, of which few are real. Keeping all M with a mask keeps shapes fixed.
+
+    Attributes:
+        matched: (batch, M) bool, the real matches: one per positive cell.
+        cell: (batch, M) int64, the match's cell, an index into the cells of CellGrid.
+        boxes_cxcywh_px: (batch, M, 4), the ground truth of each match.
+        classes: (batch, M, classes) float, 1 for every class of the ground truths in that cell.
+        head: (M,) int64, the head of each match.
+        positive: (batch, cells) bool.
+        ignored: (batch, cells) bool, neither positive nor negative; disjoint from positive.
+        lost: () int64, matches lost because a later box took the same cell and anchor.
+    """
+
+    matched: Tensor
+    cell: Tensor
+    boxes_cxcywh_px: Tensor
+    classes: Tensor
+    head: Tensor
+    positive: Tensor
+    ignored: Tensor
+    lost: Tensor
+
+
+class Assigner:
+    """Assigns ground truth to the anchors of `layout` by the rules of `config`."""
+
+    def __init__(self, config: AssignerConfig, layout: HeadLayout, device: torch.device) -> None:
+        self.config = config
+        self.layout = layout
+        self.device = device
+        heads = [(h, i) for h, mask in enumerate(layout.masks) for i in mask]
+        self._head = torch.tensor([h for h, _ in heads], device=device)
+        self._anchor = torch.tensor([i for _, i in heads], device=device)
+        self._anchors_px = torch.tensor(layout.anchors_px, dtype=torch.float32, device=device)
+        # An anchor that no head serves can match nothing: the box falls back to the next best.
+        served = torch.zeros(len(layout.anchors_px), dtype=torch.bool)
+        served[[i for _, i in heads]] = True
+        self._served = served.to(device)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        boxes_cxcywh_px: Tensor,
+        labels: Tensor,
+        present: Tensor,
+        predicted_cxcywh_px: Tensor,
+        grid: CellGrid,
+    ) -> Assignment:
+        """Assign a batch.
+
+        Args:
+            boxes_cxcywh_px: (batch, objects, 4) ground truth in input pixels, zero-padded.
+            labels: (batch, objects) int64 in [0, classes).
+            present: (batch, objects) bool, False for padding.
+            predicted_cxcywh_px: (batch, cells, 4) decoded boxes, for the ignore mask.
+            grid: the cells.
+        """
+        batch, objects, _ = boxes_cxcywh_px.shape
+        pairs = self._head.numel()
+        wanted = self._wanted_anchors(boxes_cxcywh_px, present)
+        cell = self._cells(boxes_cxcywh_px, grid).flatten(1)
+        wanted = wanted.flatten(1)
+
+        # The later box wins a cell: matches are numbered in the order of the boxes.
+        number = torch.arange(objects * pairs, device=cell.device).expand(batch, -1)
+        winner = torch.full(predicted_cxcywh_px.shape[:2], -1, device=cell.device)
+        winner.scatter_reduce_(1, cell, torch.where(wanted, number, -1), "amax")
+        winner_of = winner.gather(1, cell)
+        matched = wanted & (winner_of == number)
+
+        count = self.layout.num_classes
+        classes = torch.zeros(batch, objects * pairs * count, device=cell.device)
+        label = labels[:, :, None].expand(-1, -1, pairs).flatten(1)
+        classes.scatter_reduce_(1, winner_of.clamp(min=0) * count + label, wanted.float(), "amax")
+
+        positive = winner >= 0
+        overlap = self._best_overlap(predicted_cxcywh_px, boxes_cxcywh_px, present, grid)
+        return Assignment(
+            matched=matched,
+            cell=cell,
+            boxes_cxcywh_px=boxes_cxcywh_px[:, :, None, :].expand(-1, -1, pairs, -1).flatten(1, 2),
+            classes=classes.view(batch, -1, count),
+            head=self._head.repeat(objects),
+            positive=positive,
+            ignored=(overlap > self.config.ignore_iou) & ~positive,
+            lost=wanted.sum() - matched.sum(),
+        )
+
+    def _wanted_anchors(self, boxes: Tensor, present: Tensor) -> Tensor:
+        """(batch, objects, pairs) bool: which anchors each box asks for."""
+        overlap = shape_iou(boxes[:, :, None, 2:4], self._anchors_px)
+        overlap = torch.where(self._served, overlap, -1.0)
+        best = overlap.argmax(-1, keepdim=True)
+        wanted = best == self._anchor
+        if self.config.match_iou is not None:
+            wanted = wanted | (overlap[..., self._anchor] > self.config.match_iou)
+        return wanted & present[:, :, None]
+
+    def _cells(self, boxes: Tensor, grid: CellGrid) -> Tensor:
+        """(batch, objects, pairs) int64: the cell that holds each box's centre, for each anchor."""
+        parts, first = [], 0
+        for (anchors, rows, columns), stride in zip(grid.shapes, self.layout.strides, strict=True):
+            # A centre exactly on the right or lower border belongs to the last cell.
+            column = (boxes[..., 0] / stride).long().clamp(0, columns - 1)
+            row = (boxes[..., 1] / stride).long().clamp(0, rows - 1)
+            anchor = torch.arange(anchors, device=boxes.device) * rows * columns
+            parts.append(first + anchor + (row * columns + column)[..., None])
+            first += anchors * rows * columns
+        return torch.cat(parts, dim=-1)
+
+    def _best_overlap(self, predicted: Tensor, boxes: Tensor, present: Tensor, grid: CellGrid) -> Tensor:
+        """(batch, cells): the largest IoU of each decoded box with a ground truth of its image."""
+        truth = cxcywh_to_xyxy(boxes)[:, None]
+        parts = []
+        # Head by head, so that the (batch, cells, objects) intermediate stays small.
+        for part in cxcywh_to_xyxy(predicted).split(grid.sizes, dim=1):
+            overlap = torch.where(present[:, None], iou(part[:, :, None], truth), 0.0)
+            parts.append(overlap.amax(-1))
+        return torch.cat(parts, dim=1)

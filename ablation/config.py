@@ -1,0 +1,328 @@
+"""The typed configuration: dataclasses for the fixed spine, `typed` for the open groups.
+
+The spine (train, optim, criterion, assigner, augment, tracking) is registered with Hydra, which
+then refuses an unknown key or a wrong type while it composes. The groups data, model and loss are
+open: their YAML names a class, and that class's own fields are the schema, so that a new loss
+needs no change here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ablation.assigner import AssignerConfig
+from ablation.criterion import CriterionConfig
+from ablation.data.augment import AugmentConfig
+from ablation.data.dataset import DataSource
+from ablation.errors import UsageError, one_line
+from ablation.losses.base import ConfidenceLoss, require
+from ablation.model.base import DetectorConfig
+
+NOT_IDENTITY = {"identity": False}
+"""Metadata of a field that cannot change a result: paths, devices, workers, names."""
+
+OPEN_GROUPS: dict[str, type] = {"data": DataSource, "model": DetectorConfig, "loss": ConfidenceLoss}
+
+
+@dataclass
+class OptimConfig:
+    """Optimizer and schedule: linear warm-up, then cosine to lr x lr_min_share.
+
+    Attributes:
+        name: sgd (with Nesterov momentum) or adamw.
+        lr: peak learning rate.
+        momentum: SGD's momentum, AdamW's beta1.
+        weight_decay: on convolution kernels only, never on biases or batch norm.
+        warmup_epochs: may be a fraction of an epoch; the rate rises linearly from 0.
+        clip_norm: the gradient's norm is clipped to this; null: not at all.
+    """
+
+    name: str = "sgd"
+    lr: float = 0.01
+    momentum: float = 0.937
+    nesterov: bool = True
+    weight_decay: float = 5e-4
+    warmup_epochs: float = 1.0
+    lr_min_share: float = 0.01
+    clip_norm: float | None = 10.0
+
+    def __post_init__(self) -> None:
+        require(self.name in ("sgd", "adamw"), "name", self.name, "be sgd or adamw")
+        require(self.lr > 0, "lr", self.lr, "be > 0")
+        require(0 <= self.momentum < 1, "momentum", self.momentum, "be in [0, 1)")
+        require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "be >= 0")
+        require(self.warmup_epochs >= 0, "warmup_epochs", self.warmup_epochs, "be >= 0")
+        require(0 <= self.lr_min_share <= 1, "lr_min_share", self.lr_min_share, "be in [0, 1]")
+        require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", self.clip_norm, "be > 0, or null")
+
+
+@dataclass
+class TrainConfig:
+    """Length, size and numerics of a training.
+
+    Attributes:
+        epochs, batch_size: the last incomplete batch of an epoch is dropped.
+        size_px: side of the square input, a multiple of 32.
+        precision: auto, fp32 or bf16. auto becomes bf16 where the machine computes it fast, and is
+            replaced by what it became before the run's key is made.
+        channels_last: memory format of the network.
+        ema_decay: decay of the exponential moving average of the weights (evaluated instead of
+            them), reached gradually; null: no average.
+        eval_every: epochs between evaluations on val; the last epoch is always evaluated.
+        score_threshold, nms_iou, max_detections: of evaluation.
+        checkpoint_every: epochs between checkpoints; the last epoch always has one.
+        freeze_backbone_epochs: epochs in which the backbone, batch norm statistics included, stays.
+        deterministic: ask torch for deterministic kernels.
+        device: auto, cpu, cuda, cuda:1, ...
+        workers: data loader processes; 0 loads in the training process.
+        threads: CPU threads of torch; null: what the launcher or torch chooses.
+        stop_after: stop, resumable, once this many epochs are done; null: go on to the end.
+    """
+
+    epochs: int = 30
+    batch_size: int = 16
+    size_px: int = 96
+    precision: str = "auto"
+    channels_last: bool = True
+    ema_decay: float | None = 0.998
+    eval_every: int = 5
+    eval_batch_size: int = 32
+    score_threshold: float = 0.001
+    nms_iou: float = 0.5
+    max_detections: int = 100
+    freeze_backbone_epochs: int = 0
+    deterministic: bool = True
+    checkpoint_every: int = field(default=1, metadata=NOT_IDENTITY)
+    device: str = field(default="auto", metadata=NOT_IDENTITY)
+    workers: int = field(default=0, metadata=NOT_IDENTITY)
+    threads: int | None = field(default=None, metadata=NOT_IDENTITY)
+    stop_after: int | None = field(default=None, metadata=NOT_IDENTITY)
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "eval_every", "eval_batch_size", "checkpoint_every",
+                     "max_detections"):  # fmt: skip
+            require(getattr(self, name) >= 1, name, getattr(self, name), "be >= 1")
+        require(self.size_px >= 32 and self.size_px % 32 == 0, "size_px", self.size_px,
+                "be a multiple of 32")  # fmt: skip
+        require(self.precision in ("auto", "fp32", "bf16"), "precision", self.precision,
+                "be auto, fp32 or bf16")  # fmt: skip
+        require(self.ema_decay is None or 0 <= self.ema_decay < 1, "ema_decay", self.ema_decay,
+                "be in [0, 1), or null")  # fmt: skip
+        require(0 <= self.score_threshold < 1, "score_threshold", self.score_threshold, "be in [0, 1)")
+        require(0 < self.nms_iou <= 1, "nms_iou", self.nms_iou, "be in (0, 1]")
+        require(self.workers >= 0, "workers", self.workers, "be >= 0")
+        require(self.threads is None or self.threads >= 1, "threads", self.threads, "be >= 1, or null")
+        require(self.stop_after is None or self.stop_after >= 1, "stop_after", self.stop_after,
+                "be >= 1, or null")  # fmt: skip
+
+
+@dataclass
+class TrackingConfig:
+    """Where MLflow keeps what the runs' folders hold.
+
+    Attributes:
+        enabled: false: only the run's folder is written (`ablation sync` can log it later).
+        uri: null: sqlite in mlflow.db of the working folder; or any MLflow tracking URI.
+        artifacts: folder (or URI) of the artifacts of new experiments; null: mlartifacts/ in the
+            working folder for SQLite, the server's own choice for a server.
+    """
+
+    enabled: bool = True
+    uri: str | None = None
+    artifacts: str | None = None
+
+
+@dataclass
+class RunConfig:
+    """One run. Open groups hold instances of their classes once `typed` has been applied.
+
+    Attributes:
+        study: the question this run belongs to; MLflow's experiment.
+        arm: the configuration without its seed, as a label; null: made from the loss.
+        seed: everything random derives from it.
+        seeds, arms: of a sweep; not part of a run.
+        out: folder that holds the studies' folders.
+    """
+
+    data: Any = MISSING
+    model: Any = MISSING
+    loss: Any = MISSING
+    criterion: CriterionConfig = field(default_factory=CriterionConfig)
+    assigner: AssignerConfig = field(default_factory=AssignerConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    seed: int = 0
+    tracking: TrackingConfig = field(default_factory=TrackingConfig, metadata=NOT_IDENTITY)
+    study: str = field(default="default", metadata=NOT_IDENTITY)
+    arm: str | None = field(default=None, metadata=NOT_IDENTITY)
+    description: str = field(default="", metadata=NOT_IDENTITY)
+    seeds: list[int] | None = field(default=None, metadata=NOT_IDENTITY)
+    arms: list[Any] | None = field(default=None, metadata=NOT_IDENTITY)
+    out: str = field(default="runs", metadata=NOT_IDENTITY)
+
+    def __post_init__(self) -> None:
+        require(0 <= self.seed < 2**63, "seed", self.seed, "be in [0, 2^63)")
+        require(bool(self.study.strip()), "study", repr(self.study), "be a name")
+
+
+def register() -> None:
+    """Give Hydra the schema of the spine, under the name that conf/train.yaml starts from."""
+    ConfigStore.instance().store(name="schema", node=RunConfig)
+
+
+def typed(config: DictConfig) -> RunConfig:
+    """A composed configuration -> a RunConfig whose every value has its declared type and range.
+
+    Raises:
+        UsageError: one line that names the key, what was found and what would be right.
+    """
+    schema = {f.name: f for f in dataclasses.fields(RunConfig)}
+    values = _container("", config)
+    built: dict[str, Any] = {}
+    scalars: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in schema:
+            raise UsageError(f"{key}: no such key; the keys are {', '.join(schema)}")
+        if key in OPEN_GROUPS:
+            built[key] = typed_group(key, value, OPEN_GROUPS[key])
+        elif dataclasses.is_dataclass(schema[key].default_factory):
+            built[key] = _fill(key, schema[key].default_factory, value)
+        else:
+            scalars[key] = value
+    for group in OPEN_GROUPS:
+        if group not in built:
+            raise UsageError(f"{group}: missing; name a file of conf/{group}/, as in {group}=NAME")
+    run = _fill("", RunConfig, scalars)
+    try:
+        return dataclasses.replace(run, **built)
+    except ValueError as error:
+        raise UsageError(one_line(error)) from None
+
+
+def _container(group: str, node: Any) -> dict[str, Any]:
+    try:
+        return dict(OmegaConf.to_container(node, resolve=True))
+    except OmegaConfBaseException as error:
+        raise UsageError(_message(group, error)) from None
+
+
+def _fill(group: str, cls: Any, values: Any) -> Any:
+    """An instance of dataclass `cls` from plain values, every one of them checked and converted."""
+    if not isinstance(values, dict):
+        raise UsageError(f"{group}: found {values!r}, must be a mapping")
+    schema = OmegaConf.structured(cls)
+    OmegaConf.set_readonly(schema, False)
+    known = [f.name for f in dataclasses.fields(cls)]
+    prefix = f"{group}." if group else ""
+    try:
+        for key, value in values.items():
+            if key not in known:
+                raise UsageError(f"{prefix}{key}: {cls.__name__} has no such setting; it has: {', '.join(known)}")
+            # Key by key: merging would refuse an int in a list of lists of floats.
+            schema[key] = value
+        if cls is RunConfig:
+            for name in OPEN_GROUPS:
+                schema[name] = None
+        return OmegaConf.to_object(schema)
+    except (OmegaConfBaseException, ValueError) as error:
+        raise UsageError(_message(group, error)) from None
+
+
+def typed_group(group: str, node: Any, base: type) -> Any:
+    """An open group's plain values -> an instance of the class it names, checked against that class's fields.
+
+    Only classes of the project's own kind are built: `_target_` must name a subclass of `base`,
+    so a configuration file cannot make the program call anything else.
+    """
+    if not isinstance(node, dict) or not node.get("_target_"):
+        raise UsageError(f"{group}: no class named; a file of conf/{group}/ has a line `_target_: ...`")
+    cls = _find_class(group, str(node["_target_"]), base)
+    return _fill(group, cls, {key: value for key, value in node.items() if key != "_target_"})
+
+
+def _find_class(group: str, target: str, base: type) -> Any:
+    module_name, _, class_name = target.rpartition(".")
+    if module_name.split(".")[0] != "ablation" and not _already_trusted(target, base):
+        # Importing a module runs it, so the check comes before the import.
+        raise UsageError(f"{group}._target_: {target} is not a class of this project's ablation package")
+    try:
+        cls = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError):
+        raise UsageError(f"{group}._target_: {target} not found") from None
+    if not (isinstance(cls, type) and issubclass(cls, base) and dataclasses.is_dataclass(cls)):
+        raise UsageError(f"{group}._target_: {target} is not a dataclass derived from {base.__name__}")
+    return cls
+
+
+def _already_trusted(target: str, base: type) -> bool:
+    """Whether the user's own program has itself defined and imported that subclass."""
+    pending = list(base.__subclasses__())
+    while pending:
+        cls = pending.pop()
+        if f"{cls.__module__}.{cls.__qualname__}" == target:
+            return True
+        pending += cls.__subclasses__()
+    return False
+
+
+def _message(group: str, error: Exception) -> str:
+    """One line that starts with the full key."""
+    text = str(getattr(error, "msg", None) or error).split("\n")[0]
+    key = str(getattr(error, "full_key", None) or "")
+    prefix = f"{group}." if group else ""
+    return one_line(f"{prefix}{key}: {text}" if key else f"{prefix}{text}")
+
+
+def arm_name(config: RunConfig) -> str:
+    """The label of an arm, made from its loss and the settings that are not null: bce-pos_weight=4."""
+    parts = [type(config.loss).name()]
+    for f in dataclasses.fields(config.loss):
+        value = getattr(config.loss, f.name)
+        if value is not None:
+            parts.append(f"{f.name}={value:g}" if isinstance(value, float) else f"{f.name}={value}")
+    return "-".join(parts)
+
+
+def plain(value: Any, identity: bool = False) -> Any:
+    """A typed configuration as plain dicts, lists and numbers.
+
+    Args:
+        identity: leave out everything that cannot change a result, and spell equal values equally.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        result: dict[str, Any] = {}
+        if isinstance(value, tuple(OPEN_GROUPS.values())):
+            kind = type(value)
+            result["name" if identity else "_target_"] = f"{kind.__module__}.{kind.__qualname__}"
+        for f in dataclasses.fields(value):
+            if identity and not f.metadata.get("identity", True):
+                continue
+            result[f.name] = plain(getattr(value, f.name), identity)
+        return result
+    if isinstance(value, dict):
+        return {str(key): plain(item, identity) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item, identity) for item in value]
+    if identity and isinstance(value, float):
+        return value + 0.0  # -0.0 and 0.0 are one value
+    return value
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dicts -> one level, keys joined by dots; lists stay whole."""
+    result: dict[str, Any] = {}
+    for key, item in value.items():
+        name = f"{prefix}{key}"
+        if isinstance(item, dict) and item:
+            result |= flat(item, f"{name}.")
+        else:
+            result[name] = item
+    return result

@@ -1,0 +1,211 @@
+"""A split whose images are files: what VOC, COCO and YOLO folders have in common.
+
+A format's reader finds, for each image, its file and its annotation as `RawBox`es, and hands both
+to `build_split`, which checks them by the same rules whatever the format, so that one set of
+images and boxes is one data set with one fingerprint in every format.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ablation.data.dataset import Example, Fault, Image, Split
+from ablation.data.images import read_image
+from ablation.data.verify import CheckedImage, check_images
+from ablation.errors import DataError
+from ablation.files import canonical_json, sha256_text
+
+BAD_BOXES = ("error", "drop")
+_CLIPPED_SILENTLY_PX = 1.0
+
+
+@dataclass(frozen=True)
+class RawBox:
+    """One object as its annotation says it, unchecked.
+
+    Attributes:
+        where: for messages: "object 3 (RBC)" or "line 7".
+        label: class name.
+        corners_xyxy_px: four numbers; NaN or None where the file has no number.
+        ignored: neither to be found nor a false positive.
+    """
+
+    where: str
+    label: str
+    corners_xyxy_px: tuple[float | None, float | None, float | None, float | None]
+    ignored: bool = False
+
+
+@dataclass(frozen=True)
+class RawExample:
+    """One image as a format's reader found it.
+
+    Attributes:
+        name: the image's file name without ending.
+        image: its file, or None with `damage` saying why there is none.
+        annotation: the file that holds its boxes, for messages.
+        boxes: its objects.
+        stated_px: (width, height) as the annotation states it, or None.
+        damage: why image or annotation cannot be used, or None.
+    """
+
+    name: str
+    image: Path | None
+    annotation: Path
+    boxes: Sequence[RawBox] = ()
+    stated_px: tuple[int, int] | None = None
+    damage: str | None = None
+
+
+class FileSplit(Split):
+    """Examples with their files, ordered by name, so that the order of a listing does not matter."""
+
+    def __init__(
+        self, examples: list[Example], paths: list[Path], hashes: list[str], faults: list[Fault]
+    ) -> None:
+        order = sorted(range(len(examples)), key=lambda index: examples[index].name)
+        self.examples = [examples[index] for index in order]
+        self.paths = [paths[index] for index in order]
+        self.hashes = [hashes[index] for index in order]
+        self.faults = faults
+
+    def read(self, index: int) -> Image:
+        return read_image(self.paths[index])
+
+    def pixels_key(self) -> str:
+        """Names the decoded images, whatever their annotations are."""
+        return sha256_text(canonical_json(self.hashes))
+
+    def fingerprint(self) -> str:
+        entries = [
+            [
+                example.name,
+                digest,
+                example.boxes_xyxy_px.tolist(),
+                example.labels.tolist(),
+                example.ignored.tolist(),
+            ]
+            for example, digest in zip(self.examples, self.hashes, strict=True)
+        ]
+        return sha256_text(canonical_json(entries))
+
+
+def build_split(
+    raws: Sequence[RawExample],
+    classes: Sequence[str],
+    *,
+    skip_damaged: bool,
+    bad_boxes: str,
+    memory: Path | None,
+) -> FileSplit:
+    """Check images and boxes; refuse or drop what is wrong, and count what was dropped.
+
+    Args:
+        skip_damaged: leave out images that, or whose annotation, cannot be read, instead of
+            raising DataError.
+        bad_boxes: "error" raises DataError for a box without area, with a NaN, outside its image or
+            of an unknown class; "drop" leaves such boxes out and clips those that stick out of the
+            image by more than one pixel. Up to one pixel is clipped silently: formats differ by
+            that much in where they begin to count.
+        memory: folder in which the check of unchanged images is remembered, or None.
+    """
+    faults: list[Fault] = []
+    damaged: list[Fault] = []
+    bad: list[Fault] = []
+    examples: list[Example] = []
+    paths: list[Path] = []
+    hashes: list[str] = []
+    indices = {name: index for index, name in enumerate(classes)}
+    images = [raw.image for raw in raws if raw.image is not None and raw.damage is None]
+    found = dict(zip(images, check_images(images, memory), strict=True))
+    for raw in raws:
+        damage = _damage(raw, found)
+        if damage is not None:
+            damaged.append(damage)
+            continue
+        assert raw.image is not None
+        checked = found[raw.image]
+        size = (checked.width_px, checked.height_px)
+        if raw.stated_px is not None and raw.stated_px != size:
+            said, real = (f"{width} x {height} px" for width, height in (raw.stated_px, size))
+            what = f"says the image is {said}, it is {real}"
+            faults.append(Fault(str(raw.annotation), what, "kept, boxes read in the image's own pixels"))
+        examples.append(_example(raw, size, indices, bad))
+        paths.append(raw.image)
+        hashes.append(checked.sha256)
+    if damaged and not skip_damaged:
+        raise _refusal(damaged, "image", "restore the file, or leave such images out with data.skip_damaged=true")
+    if bad and bad_boxes == "error":
+        raise _refusal(bad, "box", "correct the annotation, or leave such boxes out with data.bad_boxes=drop")
+    return FileSplit(examples, paths, hashes, [*damaged, *bad, *faults])
+
+
+def _damage(raw: RawExample, found: Mapping[Path, CheckedImage]) -> Fault | None:
+    if raw.damage is not None:
+        return Fault(str(raw.annotation), raw.damage, "image left out")
+    if raw.image is None:
+        return Fault(str(raw.annotation), "has no image", "image left out")
+    damage = found[raw.image].damage
+    return None if damage is None else Fault(str(raw.image), damage, "image left out")
+
+
+def _refusal(faults: Sequence[Fault], thing: str, cure: str) -> DataError:
+    first, more = faults[0], len(faults) - 1
+    count = f" (and {more} more {thing}{'es' if thing == 'box' else 's'} at fault)" if more > 1 else ""
+    if more == 1:
+        count = f" (and one more: {faults[1].file}: {faults[1].what})"
+    return DataError(f"{first.file}: {first.what}{count}; {cure}")
+
+
+def _example(
+    raw: RawExample, size_px: tuple[int, int], indices: Mapping[str, int], bad: list[Fault]
+) -> Example:
+    boxes: list[list[float]] = []
+    labels: list[int] = []
+    ignored: list[bool] = []
+    for box in raw.boxes:
+        kept, wrong = _check_box(box, size_px, indices)
+        if wrong is not None:
+            action = "clipped to the image" if kept is not None else "box left out"
+            bad.append(Fault(str(raw.annotation), f"{box.where}: {wrong}", action))
+        if kept is not None:
+            boxes.append(kept)
+            labels.append(indices[box.label])
+            ignored.append(box.ignored)
+    return Example(
+        name=raw.name,
+        width_px=size_px[0],
+        height_px=size_px[1],
+        boxes_xyxy_px=np.array(boxes, np.float32).reshape(-1, 4),
+        labels=np.array(labels, np.int64),
+        ignored=np.array(ignored, np.bool_),
+    )
+
+
+def _check_box(
+    box: RawBox, size_px: tuple[int, int], indices: Mapping[str, int]
+) -> tuple[list[float] | None, str | None]:
+    """The box inside its image, or None; and what is wrong with it, or None."""
+    if box.label not in indices:
+        return None, f"class {box.label!r} is not one of data.classes ({', '.join(indices)})"
+    values = [math.nan if value is None else value for value in box.corners_xyxy_px]
+    text = ", ".join(f"{value:g}" for value in values)
+    if not all(math.isfinite(value) for value in values):
+        return None, f"box {text} must be four finite numbers"
+    if values[2] <= values[0] or values[3] <= values[1]:
+        return None, f"box {text} has no area: x2 must exceed x1, y2 must exceed y1"
+    width, height = size_px
+    limits = (width, height, width, height)
+    clipped = [float(np.float32(min(max(v, 0.0), top))) for v, top in zip(values, limits, strict=True)]
+    beyond = max(abs(before - after) for before, after in zip(values, clipped, strict=True))
+    image = f"the image of {width} x {height} px"
+    if clipped[2] <= clipped[0] or clipped[3] <= clipped[1]:
+        return None, f"box {text} lies outside {image}"
+    if beyond > _CLIPPED_SILENTLY_PX:
+        return clipped, f"box {text} reaches {beyond:g} px out of {image}"
+    return clipped, None

@@ -1,0 +1,1 @@
+"""Confidence losses: one file each, unreduced, all behind the contract of base.py."""

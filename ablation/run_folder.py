@@ -1,0 +1,123 @@
+"""A run's folder: the truth about the run, of which MLflow is a copy.
+
+config.yaml      the typed, resolved configuration
+run.json         study, arm, seed, key, fingerprint, code version, command
+metrics.jsonl    one fsynced line an epoch: {"epoch", "time_ms", "metrics"}
+checkpoint-*.pt  see checkpoint.py
+notes.json       facts found while training (batch digests, gain, machine)
+detections/      val results in COCO's format, and the ground truth they belong to
+state.json       RUNNING, STOPPED, KILLED, FAILED, DIVERGED or FINISHED, and why
+DONE             written last: FINISHED or DIVERGED, nothing left to do
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from ablation.errors import StoreError
+from ablation.files import append_line, safe_name, write_json, write_text
+
+DONE_STATES = ("FINISHED", "DIVERGED")
+
+
+class RunFolder:
+    """Paths and small files of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def of(cls, out: Path, study: str, arm: str, seed: int, key: str) -> RunFolder:
+        """runs/<study>/<arm>/seed<k>-<key8>; names become safe path components."""
+        return cls(out / safe_name(study) / safe_name(arm) / f"seed{seed}-{key[:8]}")
+
+    def file(self, name: str) -> Path:
+        """A file of this folder."""
+        return self.path / name
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """A small JSON file of this folder; {} where it does not exist."""
+        path = self.file(name)
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (ValueError, OSError) as error:
+            raise StoreError(
+                f"{path}: not readable as JSON ({error}); delete the run's folder to redo it"
+            ) from None
+        return dict(value)
+
+    def write_json(self, name: str, value: dict[str, Any]) -> None:
+        """Write a small JSON file, whole or not at all."""
+        write_json(self.file(name), value)
+
+    def note(self, **values: Any) -> None:
+        """Add facts to notes.json."""
+        self.write_json("notes.json", self.read_json("notes.json") | values)
+
+    def artifacts(self) -> list[Path]:
+        """What goes into MLflow beside the numbers: detections and the trained weights."""
+        names = ("detections/val.json", "detections/ground_truth.json", "weights.pt")
+        return [self.file(name) for name in names if self.file(name).exists()]
+
+    # state
+
+    @property
+    def state(self) -> str:
+        """DONE's content where it exists, else state.json's, else MISSING."""
+        try:
+            return self.file("DONE").read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            return str(self.read_json("state.json").get("state", "MISSING"))
+
+    @property
+    def reason(self) -> str:
+        """Why the run is in its state; one line, may be empty."""
+        return str(self.read_json("state.json").get("reason", ""))
+
+    def set_state(self, state: str, reason: str = "") -> None:
+        """Record the state; for a final one, DONE is written after everything else."""
+        now = round(time.time() * 1000)
+        former = self.read_json("state.json")
+        started = now if state == "RUNNING" and not former else former.get("started_ms", now)
+        ended = None if state == "RUNNING" else now
+        self.write_json(
+            "state.json", {"state": state, "reason": reason, "started_ms": started, "ended_ms": ended}
+        )
+        if state in DONE_STATES:
+            write_text(self.file("DONE"), state + "\n")
+
+    # metrics
+
+    def append_metrics(self, epoch: int, metrics: dict[str, float]) -> None:
+        """Add the line of one epoch (1-based). Values that are not finite are kept as text."""
+        line = {"epoch": epoch, "time_ms": round(time.time() * 1000), "metrics": metrics}
+        append_line(self.file("metrics.jsonl"), json.dumps(line))
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Every whole line; a last line that a crash cut off is left out."""
+        try:
+            text = self.file("metrics.jsonl").read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return []
+        lines = []
+        for number, line in enumerate(text.split("\n"), 1):
+            if not line:
+                continue
+            try:
+                lines.append(json.loads(line))
+            except ValueError:
+                if number < text.count("\n") + 1:
+                    raise StoreError(
+                        f"{self.file('metrics.jsonl')}:{number}: not JSON: {line[:60]}"
+                    ) from None
+        return lines
+
+    def truncate_metrics(self, epoch: int) -> None:
+        """Drop what lies beyond `epoch`: those epochs are about to be trained again."""
+        kept = [line for line in self.metrics() if line["epoch"] <= epoch]
+        write_text(self.file("metrics.jsonl"), "".join(json.dumps(line) + "\n" for line in kept))

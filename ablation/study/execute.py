@@ -1,0 +1,211 @@
+"""One run from its composed configuration to its final state, in this process."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from ablation.config import RunConfig, arm_name, flat, plain, typed
+from ablation.data.dataset import DataSource, DetectionData
+from ablation.errors import AblationError, Diverged, one_line
+from ablation.files import canonical_json, exclusive_lock, write_text
+from ablation.machine import code_version, resolve_device, resolve_precision
+from ablation.records import PlannedRun
+from ablation.run_folder import DONE_STATES, RunFolder
+from ablation.study.identity import run_key
+from ablation.study.plan import extend_plan, plan_file
+from ablation.track import Mirror, Store, publish_plan
+from ablation.train import Run, set_up_torch
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[int, dict[str, float]], None]
+"""Called with the number of finished epochs and the last epoch's metrics."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that is known by its key but has not been started.
+
+    Attributes:
+        config: typed, precision and arm resolved.
+        data: the opened data set.
+    """
+
+    config: RunConfig
+    data: DetectionData
+    key: str
+    overrides: tuple[str, ...]
+
+    @property
+    def folder(self) -> RunFolder:
+        """Where the run is, or will be, written."""
+        c = self.config
+        return RunFolder.of(Path(c.out), c.study, str(c.arm), c.seed, self.key)
+
+    @property
+    def planned(self) -> PlannedRun:
+        """This run as an entry of the study's plan."""
+        command = shlex.join(["ablation", "train", *self.overrides])
+        return PlannedRun(arm=str(self.config.arm), seed=self.config.seed, key=self.key, command=command)
+
+    @property
+    def label(self) -> str:
+        """The run as a person names it."""
+        return f"{self.config.arm} seed {self.config.seed}"
+
+
+_open_data: dict[str, DetectionData] = {}
+
+
+def open_data(source: DataSource) -> DetectionData:
+    """The data set, opened once per process however many runs use it."""
+    key = canonical_json(plain(source))
+    if key not in _open_data:
+        _open_data[key] = source.open()
+    return _open_data[key]
+
+
+def prepare(composed: DictConfig, overrides: list[str]) -> Prepared:
+    """Type the configuration, open the data, and find the run's key. Starts nothing.
+
+    Args:
+        overrides: what the run was asked for with; it becomes the command that reproduces it.
+
+    Raises:
+        UsageError, DataError: one line each.
+    """
+    config = typed(composed)
+    device = resolve_device(config.train.device)
+    train = replace(config.train, precision=resolve_precision(config.train.precision, device))
+    config = replace(config, train=train, arm=config.arm or arm_name(config))
+    data = open_data(config.data)
+    return Prepared(config, data, run_key(config, data.fingerprint()), tuple(overrides))
+
+
+def store_of(config: RunConfig) -> Store | None:
+    """The tracking store, created where it does not exist; None where tracking is off."""
+    if not config.tracking.enabled:
+        return None
+    store = Store.of(config.tracking.uri, config.tracking.artifacts)
+    store.prepare()
+    return store
+
+
+def announce(runs: list[Prepared], store: Store | None) -> None:
+    """Enter runs into their study's plan, in the study's folder and in MLflow."""
+    first = runs[0].config
+    planned = extend_plan(plan_file(Path(first.out), first.study), [run.planned for run in runs])
+    if store is not None:
+        try:
+            publish_plan(store, first.study, planned, first.description)
+        except AblationError as error:
+            log.warning("%s", error)
+
+
+def execute(run: Prepared, store: Store | None, progress: Progress | None = None) -> str:
+    """Train a prepared run, or go on with it, unless it is done.
+
+    Returns:
+        The final state: FINISHED, DIVERGED or STOPPED.
+
+    Raises:
+        AblationError: another process is training it; or what made it fail.
+        KeyboardInterrupt: it was interrupted; it resumes when launched again.
+    """
+    folder, config = run.folder, run.config
+    with exclusive_lock(folder.file(".lock")) as mine:
+        if not mine:
+            raise AblationError(f"{folder.path}: another process is training this run")
+        mirror = Mirror(store, folder)
+        if folder.state in DONE_STATES:
+            log.info("%s: %s already, in %s", run.label, folder.state, folder.path)
+            mirror.finish(folder.artifacts())
+            return folder.state
+        _describe(run)
+        folder.set_state("RUNNING")
+        mirror.start()
+
+        def after_epoch(epoch: int, metrics: dict[str, float]) -> None:
+            mirror.push()
+            if progress is not None:
+                progress(epoch, metrics)
+
+        try:
+            with _terminate_as_interrupt():
+                set_up_torch(config)
+                folder.set_state(Run(config, run.data, folder, after_epoch).go())
+        except Diverged as error:
+            log.warning("%s: DIVERGED at %s", run.label, error)
+            folder.set_state("DIVERGED", str(error))
+        except KeyboardInterrupt:
+            folder.set_state("KILLED", "interrupted; launch it again to go on from the last checkpoint")
+            raise
+        except BaseException as error:
+            folder.set_state("FAILED", one_line(f"{type(error).__name__}: {error}", 300))
+            raise
+        finally:
+            mirror.finish(folder.artifacts())
+        return folder.state
+
+
+def _describe(run: Prepared) -> None:
+    """Write what the run is before it starts."""
+    config, folder, data = run.config, run.folder, run.data
+    write_text(folder.file("config.yaml"), OmegaConf.to_yaml(OmegaConf.create(plain(config))))
+    settings = plain(config)
+    params = flat({k: v for k, v in settings.items() if k not in ("arms", "seeds", "out", "tracking")})
+    for group in ("data", "model", "loss"):
+        params[f"{group}.name"] = params.pop(f"{group}._target_").rsplit(".", 1)[-1]
+    params["loss.name"] = type(config.loss).name()
+    profile = {
+        "classes": list(data.classes),
+        "train_images": len(data.train),
+        "val_images": len(data.val),
+        "train_boxes": sum(data.train.counts().values()),
+        "val_boxes": sum(data.val.counts().values()),
+        "faults": len(data.faults) + len(data.train.faults) + len(data.val.faults),
+    }
+    folder.write_json(
+        "run.json",
+        {
+            "study": config.study,
+            "description": config.description,
+            "arm": config.arm,
+            "seed": config.seed,
+            "key": run.key,
+            "fingerprint": data.fingerprint(),
+            "command": run.planned.command,
+            "code": code_version(),
+            "data": {"name": data.name} | json.loads(canonical_json(plain(config.data))),
+            "data_profile": profile,
+            "params": params,
+        },
+    )
+
+
+@contextmanager
+def _terminate_as_interrupt() -> Iterator[None]:
+    """While a run trains, SIGTERM ends it the way Ctrl-C does: with its state written."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    former = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)

@@ -1,0 +1,21 @@
+"""Is this run done already? A run is known by a key made from everything that can change its result."""
+
+from __future__ import annotations
+
+from ablation import __version__
+from ablation.config import RunConfig, plain
+from ablation.files import canonical_json, sha256_text
+
+
+def run_key(config: RunConfig, fingerprint: str) -> str:
+    """SHA-256 of the typed configuration, the data's content, and the major.minor version.
+
+    Left out are the fields that cannot change a result (paths, devices, workers, tracking, names;
+    each is marked where it is declared). The precision must have been resolved: "auto" is not the
+    same thing on every machine. Two spellings of one configuration have one key, because the key
+    is made from typed values and not from what was typed.
+    """
+    assert config.train.precision != "auto"
+    identity = plain(config, identity=True)
+    version = ".".join(__version__.split(".")[:2])
+    return sha256_text(canonical_json({"config": identity, "data": fingerprint, "version": version}))

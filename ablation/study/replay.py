@@ -1,0 +1,34 @@
+"""Copy runs' folders into MLflow after the fact."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ablation.errors import UsageError
+from ablation.run_folder import RunFolder
+from ablation.study.plan import read_plan
+from ablation.track import Mirror, Store, publish_plan
+
+
+def replay(out: Path, store: Store) -> int:
+    """Log every run below `out`, and every study's plan; idempotent. Returns the number of runs.
+
+    Raises:
+        UsageError: there is no run there.
+        StoreError: the store cannot be used.
+    """
+    folders = sorted(path.parent for path in out.glob("*/*/*/run.json"))
+    if not folders:
+        raise UsageError(f"out={out}: no run's folder there (expected {out}/<study>/<arm>/seed<k>-<key>/run.json)")
+    store.prepare()
+    studies: dict[str, tuple[str, Path]] = {}
+    for path in folders:
+        folder = RunFolder(path)
+        mirror = Mirror(store, folder, strict=True)
+        mirror.finish(folder.artifacts())
+        about = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        studies[about["study"]] = (about.get("description", ""), path.parent.parent / "plan.json")
+    for study, (description, plan) in studies.items():
+        publish_plan(store, study, read_plan(plan), description)
+    return len(folders)

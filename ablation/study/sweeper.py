@@ -1,0 +1,185 @@
+"""The sweeper: turns a study into runs, leaves out what is done, launches the rest, sums up."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from ablation.config import arm_name, typed
+from ablation.errors import AblationError, UsageError, one_line
+from ablation.run_folder import DONE_STATES
+from ablation.study.execute import Prepared, announce, prepare, store_of
+from ablation.study.expand import Job, expand, override_text
+from ablation.track import Mirror
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class StudySweeperConf:
+    """Hydra's configuration of the sweeper: nothing to set, the study's file says it all."""
+
+    _target_: str = "ablation.study.sweeper.StudySweeper"
+
+
+class StudySweeper(Sweeper):
+    """Union of the arms' grids x seeds; finished keys are skipped; one failure stops nothing else."""
+
+    def __init__(self) -> None:
+        self.config: Any = None
+        self.hydra_context: Any = None
+        self.launcher: Any = None
+        self.store: Any = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.config = config
+        self.hydra_context = hydra_context
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> list[str]:
+        """Run the study; returns the final state of every run that had to be launched.
+
+        Raises:
+            UsageError, DataError: before anything is started.
+            AblationError: after everything has ended, if a run failed; names each.
+        """
+        runs = self.plan(arguments)
+        first = runs[0].config
+        self.store = store_of(first)
+        announce(runs, self.store)
+        todo = [run for run in runs if run.folder.state not in DONE_STATES]
+        log.info(
+            "study %s: %d arms, %d runs, %d done already, %d to do",
+            first.study, len({r.config.arm for r in runs}), len(runs), len(runs) - len(todo), len(todo),
+        )  # fmt: skip
+        returns = self._launch(todo)
+        self._sum_up(runs, todo, returns)
+        return [run.folder.state for run in todo]
+
+    def plan(self, arguments: list[str]) -> list[Prepared]:
+        """Every run of the study, typed and keyed, each key once; starts nothing."""
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        parsed = parser.parse_overrides(arguments)
+        sweep, fixed = {}, {}
+        for override in parsed:
+            key = override.get_key_element()
+            if override.is_sweep_override():
+                if not override.is_discrete_sweep():
+                    raise UsageError(f"{override.input_line}: give the values as a list, a,b,c or range(...)")
+                sweep[key] = list(override.sweep_string_iterator())
+            else:
+                fixed[key] = override.input_line
+        seeds = self._seeds(sweep, fixed)
+        arms = OmegaConf.to_container(self.config.arms) if self.config.arms is not None else None
+        jobs = expand(arms, sweep, fixed, self._loss_has_field)
+        runs: dict[str, Prepared] = {}
+        for job in jobs:
+            for seed in seeds:
+                run = self._prepare(list(fixed.values()), job, seed, jobs)
+                runs.setdefault(run.key, run)
+        self._check_labels(list(runs.values()))
+        return list(runs.values())
+
+    def _seeds(self, sweep: dict[str, list[str]], fixed: dict[str, str]) -> list[str]:
+        """The command line's seeds, else the study's, else the one of the configuration."""
+        if "seed" in sweep:
+            return sweep.pop("seed")
+        if "seed" in fixed:
+            return [fixed.pop("seed").split("=", 1)[1]]
+        seeds = self.config.seeds
+        if seeds is None:
+            return [str(self.config.seed)]
+        if len(seeds) == 0:
+            raise UsageError("seeds: an empty list; give at least one seed")
+        return [str(seed) for seed in seeds]
+
+    def _loss_has_field(self, loss: str, field: str) -> bool:
+        composed = self.hydra_context.config_loader.load_sweep_config(self.config, [f"loss={loss}"])
+        return field in composed.loss
+
+    def _prepare(self, fixed: list[str], job: Job, seed: str, jobs: list[Job]) -> Prepared:
+        overrides = [*fixed, *job.overrides(), f"seed={seed}"]
+        composed = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
+        composed = _without_hydra(composed)
+        label = self._label(composed, job, jobs)
+        overrides.append(f"arm={override_text(label)}")
+        composed.arm = label
+        return prepare(composed, overrides)
+
+    def _label(self, composed: DictConfig, job: Job, jobs: list[Job]) -> str:
+        """The arm's name: its own, or the loss with its settings, and whatever else its grid varies."""
+        settings = dict(job.settings)
+        if job.label is not None:
+            shown = list(job.varied)
+            parts = [job.label]
+        else:
+            # A key counts as varied where any two jobs of the study differ in it.
+            values: dict[str, set[str | None]] = {
+                key: {dict(other.settings).get(key) for other in jobs} for key in settings
+            }
+            shown = [k for k in settings if k != "loss" and not k.startswith("loss.") and len(values[k]) > 1]
+            parts = [arm_name(typed(composed))]
+        return "-".join(parts + [f"{key}={settings[key]}" for key in shown])
+
+    def _check_labels(self, runs: list[Prepared]) -> None:
+        """One arm and seed, one configuration: else the two could not be told apart in any table."""
+        seen: dict[tuple[str, int], str] = {}
+        for run in runs:
+            place = (str(run.config.arm), run.config.seed)
+            if seen.setdefault(place, run.key) != run.key:
+                raise UsageError(f"arm {place[0]!r}: two different configurations have this name; give them `arm:`")
+
+    def _launch(self, todo: list[Prepared]) -> Sequence[JobReturn]:
+        if not todo:
+            return []
+        launcher: Launcher = self.launcher
+        return launcher.launch([list(run.overrides) for run in todo], initial_job_idx=0)
+
+    def _sum_up(self, runs: list[Prepared], todo: list[Prepared], returns: Sequence[JobReturn]) -> None:
+        failures = []
+        for run, ended in zip(todo, returns, strict=True):
+            if ended.status != JobStatus.COMPLETED:
+                if run.folder.state == "RUNNING":  # it could not say so itself: it was killed
+                    run.folder.set_state("FAILED", one_line(ended._return_value, 300))
+                    Mirror(self.store, run.folder).finish([])
+                failures.append(f"{run.label}: {one_line(ended._return_value, 200)}")
+        states = Counter(run.folder.state for run in runs)
+        study = runs[0].config.study
+        log.info("study %s: %s", study, ", ".join(f"{n} {state}" for state, n in sorted(states.items())))
+        for run in runs:
+            if run.folder.state == "DIVERGED":
+                log.warning("%s: DIVERGED (%s)", run.label, run.folder.reason)
+        if failures:
+            raise AblationError(
+                f"{len(failures)} of {len(runs)} runs failed: " + "; ".join(failures[:3])
+                + (f"; and {len(failures) - 3} more" if len(failures) > 3 else "")
+                + ". Launch the same command again to redo them; the others are kept"
+            )  # fmt: skip
+
+
+def _without_hydra(config: DictConfig) -> DictConfig:
+    copy = config.copy()
+    OmegaConf.set_struct(copy, False)
+    OmegaConf.set_readonly(copy, False)
+    copy.pop("hydra", None)
+    return copy
+
+
+def register() -> None:
+    """Make the sweeper known to Hydra under hydra/sweeper=study."""
+    ConfigStore.instance().store(group="hydra/sweeper", name="study", node=StudySweeperConf, provider="ablation")
