@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -102,7 +103,7 @@ def detect(
     images, labels, boxes_px, values, objectness = (column.cpu().numpy() for column in columns)
     bounds = np.searchsorted(images, np.arange(len(raw) + 1))
     found = []
-    for start, end in zip(bounds[:-1], bounds[1:], strict=True):
+    for start, end in pairwise(bounds.tolist()):
         order = start + np.argsort(-values[start:end], kind="stable")[:max_candidates]
         kept = order[suppress(boxes_px[order], values[order], labels[order], nms_iou)[:max_detections]]
         found.append(Detections(boxes_px[kept], values[kept], labels[kept], objectness[kept]))

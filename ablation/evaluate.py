@@ -74,7 +74,8 @@ def coco_ground_truth(split: Split, classes: Sequence[str]) -> CocoDict:
     annotations too: pycocotools marks an unmatched detection by 0, so an annotation with the id 0
     could never be found. Areas are those of the boxes, in original pixels.
     """
-    images, annotations = [], []
+    images: list[CocoDict] = []
+    annotations: list[CocoDict] = []
     for index, example in enumerate(split.examples):
         images.append(
             {

@@ -6,8 +6,12 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-STATES = ("FINISHED", "DIVERGED", "FAILED", "KILLED", "RUNNING", "STOPPED")
-"""What became of a run. STOPPED: interrupted, and can be resumed. Only FINISHED runs are data."""
+STATES = ("FINISHED", "DIVERGED", "FAILED", "KILLED", "RUNNING", "STOPPED", "SUPERSEDED")
+"""What became of a run. Only FINISHED runs are data.
+
+STOPPED: interrupted, and can be resumed. SUPERSEDED: the plan now has another configuration for its
+arm and seed.
+"""
 
 
 def empty_history() -> pd.DataFrame:

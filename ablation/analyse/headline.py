@@ -26,9 +26,8 @@ def headline(arms: pd.DataFrame, metric: str = "val/AP", level: float = 0.95) ->
     others = arms[~arms["baseline"] & (arms["n"] > 0)]
     if baseline.empty:
         top = others.sort_values(["mean", "arm"], ascending=[False, True]).iloc[0]
-        why = (
-            "plain BCE has no finished run" if bool(arms["baseline"].any()) else "the study has no plain BCE"
-        )
+        known = bool(arms["baseline"].any())
+        why = "plain BCE has no finished run" if known else "the study has no plain BCE"
         return (
             f"{why}, so no difference can be given; the highest mean is {top['setting']}: "
             f"{metric} {top['mean']:.3f} on {_seeds(int(top['n']))}"
@@ -41,10 +40,8 @@ def headline(arms: pd.DataFrame, metric: str = "val/AP", level: float = 0.95) ->
         ) + _incomplete(arms)
     paired = others[others["n_pairs"] > 0]
     if paired.empty:
-        return (
-            "no seed has finished in both BCE and another arm, so no paired difference can be given"
-            + _incomplete(arms)
-        )
+        why = "no seed has finished in both BCE and another arm"
+        return f"{why}, so no paired difference can be given" + _incomplete(arms)
     best = paired.sort_values(["difference", "arm"], ascending=[False, True]).iloc[0]
     number = f"{metric} {best['mean']:.3f}, {best['difference']:+.3f}"
     if math.isfinite(best["difference_low"]):
@@ -52,10 +49,8 @@ def headline(arms: pd.DataFrame, metric: str = "val/AP", level: float = 0.95) ->
     pairs = int(best["n_pairs"])
     start = f"best of {len(paired)} arms: " if len(paired) > 1 else ""
     compared = f"against BCE on {pairs} paired {'seed' if pairs == 1 else 'seeds'}"
-    return (
-        f"{start}{best['setting']}: {number} {compared}: {_judgement(best, len(paired), level)}"
-        + _incomplete(arms)
-    )
+    judgement = _judgement(best, len(paired), level)
+    return f"{start}{best['setting']}: {number} {compared}: {judgement}{_incomplete(arms)}"
 
 
 def _judgement(best: pd.Series, arms: int, level: float) -> str:
@@ -65,12 +60,11 @@ def _judgement(best: pd.Series, arms: int, level: float) -> str:
     if low <= 0 <= high:
         return f"the {100 * level:g}% interval includes 0, so these runs do not tell them apart"
     if high < 0:
-        return "worse than BCE, as are all others" if arms > 1 else "worse than BCE"
+        return "worse than BCE" + (", and every other arm is lower still" if arms > 1 else "")
     if _t_test_p(float(best["difference"]), float(best["difference_sd"]), n) * arms > 1 - level:
         return f"the interval excludes 0, but not once it is allowed for that {arms} arms were compared"
-    return (
-        "better than BCE on these seeds (to be confirmed on fresh seeds: the best of several looks too good)"
-    )
+    advice = "; confirm it on fresh seeds, for the best of several looks too good" if arms > 1 else ""
+    return f"better than BCE on these seeds{advice}"
 
 
 def _t_test_p(mean: float, sd: float, n: int) -> float:

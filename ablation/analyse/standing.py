@@ -10,7 +10,7 @@ from ablation.analyse.values import is_setting
 from ablation.records import RunRecord, StudyRecord
 
 # Of several records with one key, the first of these states stands for the run.
-PRECEDENCE = ("FINISHED", "DIVERGED", "RUNNING", "STOPPED", "FAILED", "KILLED")
+PRECEDENCE = ("FINISHED", "DIVERGED", "RUNNING", "STOPPED", "FAILED", "KILLED", "SUPERSEDED")
 
 
 def why_not_standing(study: StudyRecord) -> tuple[dict[str, str], dict[str, str]]:
@@ -32,7 +32,9 @@ def why_not_standing(study: StudyRecord) -> tuple[dict[str, str], dict[str, str]
     finished: dict[tuple[str, int], list[RunRecord]] = defaultdict(list)
     for run in standing:
         plan_key = planned_seeds.get((run.arm, run.seed))
-        if run.key not in planned_keys and plan_key is not None:
+        if run.state == "SUPERSEDED":
+            problems[run.run_id] = "superseded"
+        elif run.key not in planned_keys and plan_key is not None:
             problems[run.run_id] = "superseded"
             details[run.run_id] = (
                 f"key {run.key[:8]}, but the plan has key {plan_key[:8]} for this arm and seed"

@@ -23,7 +23,7 @@ def scaled_channels(channels: int, width: float) -> int:
 
 
 def scaled_count(count: int, depth: float) -> int:
-    """A number of repeated blocks times `depth`, rounded to the nearest integer (halves go up), at least 1."""
+    """Repeated blocks: `count` times `depth`, rounded to the nearest (halves go up), at least 1."""
     return max(1, int(count * depth + 0.5))
 
 
@@ -121,7 +121,8 @@ class Residual(nn.Module):
         self.expand = ConvBNAct(hidden, channels, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.expand(self.squeeze(x))
+        total: Tensor = x + self.expand(self.squeeze(x))
+        return total
 
     def slots(self, key: str) -> Iterator[ConvSlot]:
         """Its convolutions in file order."""
@@ -150,7 +151,8 @@ class CSPStage(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.down(x)
         deep = self.leave(self.residuals(self.enter(x)))
-        return self.merge(torch.cat([deep, self.shortcut(x)], dim=1))  # type: ignore[no-any-return]
+        merged: Tensor = self.merge(torch.cat([deep, self.shortcut(x)], dim=1))
+        return merged
 
     def slots(self, key: str) -> Iterator[ConvSlot]:
         """Its convolutions in file order."""
@@ -192,7 +194,8 @@ class Head(nn.Module):
         self.predict = nn.Conv2d(hidden, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.predict(self.mix(x))  # type: ignore[no-any-return]
+        predictions: Tensor = self.predict(self.mix(x))
+        return predictions
 
     def slots(self, key: str) -> Iterator[ConvSlot]:
         """Its convolutions in file order."""

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ablation.errors import DataError
@@ -39,7 +38,7 @@ def looks_like_darknet(start: bytes) -> bool:
     if len(start) < 12:
         return False
     major, minor, revision = np.frombuffer(start, "<i4", 3).tolist()
-    return 0 <= major < 1000 and 0 <= minor < 1000 and 0 <= revision < 1000
+    return all(0 <= number < 1000 for number in (major, minor, revision))
 
 
 def read_darknet(detector: Detector, path: Path) -> dict[str, Tensor]:
@@ -60,7 +59,7 @@ def read_darknet(detector: Detector, path: Path) -> dict[str, Tensor]:
     header = 12 + (8 if major * 10 + minor >= 2 else 4)
     slots = detector.darknet_convs()
     classes, count = _layout(detector, slots, path, size, header)
-    numbers: NDArray[np.float32] = np.memmap(path, "<f4", "r", header) if size > header else np.empty(0)
+    numbers = np.memmap(path, "<f4", "r", header)
     tensors, position = {}, 0
     for slot in slots[:count]:
         for key, live in stored_tensors(slot):
@@ -78,9 +77,7 @@ def _fields(detector: Detector) -> int:
     return FIRST_CLASS + detector.layout.num_classes
 
 
-def _layout(
-    detector: Detector, slots: list[ConvSlot], path: Path, size: int, header: int
-) -> tuple[int, int]:
+def _layout(detector: Detector, slots: list[ConvSlot], path: Path, size: int, header: int) -> tuple[int, int]:
     """(classes, convolutions) of a file of that size: everything follows from its length.
 
     Its length is linear in the number of classes, so at most one number fits.

@@ -32,14 +32,15 @@ class SplitBody(nn.Module):
 
     def __init__(self, channels: int, inner: int) -> None:
         super().__init__()
-        self.half = channels // 2
+        self.part = channels // 2
         self.first = _block(channels, channels, 3)
-        self.inner = nn.ModuleList(_block(self.half, self.half, 3) for _ in range(inner))
-        self.last = _block(inner * self.half, channels, 1)
+        self.inner = nn.ModuleList(_block(self.part, self.part, 3) for _ in range(inner))
+        self.last = _block(inner * self.part, channels, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x = self.first(x)
-        part, parts = x[:, -self.half :], []
+        part: Tensor = x[:, -self.part :]
+        parts: list[Tensor] = []
         for block in self.inner:
             part = block(part)
             parts.insert(0, part)

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ablation import config as configuration
-from ablation.errors import UsageError, one_line
+from ablation.errors import AblationError, UsageError, one_line
 from ablation.study import sweeper
 from ablation.study.execute import announce, execute, prepare, store_of
 from ablation.study.launchers import local
@@ -71,6 +71,8 @@ def task(config: DictConfig) -> str:
         print(f"epoch {epoch}/{run.config.train.epochs}  {values}", flush=True)
 
     state = execute(run, store, progress)
+    if state == "DIVERGED":
+        raise AblationError(f"DIVERGED at {run.folder.reason}; kept as a result in {run.folder.path}")
     print(f"{state}: {run.folder.path}")
     return state
 

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ablation.config import RunConfig, arm_name, flat, plain, typed
 from ablation.data.dataset import DataSource, DetectionData
+from ablation.data.loader import batches_per_epoch
 from ablation.errors import AblationError, Diverged, one_line
 from ablation.files import canonical_json, exclusive_lock, write_text
 from ablation.machine import code_version, resolve_device, resolve_precision
@@ -90,6 +91,7 @@ def prepare(composed: DictConfig, overrides: list[str]) -> Prepared:
     train = replace(config.train, precision=resolve_precision(config.train.precision, device))
     config = replace(config, train=train, arm=config.arm or arm_name(config))
     data = open_data(config.data)
+    batches_per_epoch(data.train, train.batch_size)  # refuses fewer images than a batch
     return Prepared(config, data, run_key(config, data.fingerprint()), tuple(overrides))
 
 

@@ -77,7 +77,9 @@ def grid(
     arms: list[tuple[Arm, float]] = [(bce(), base)]
     for alpha in alphas:
         for gamma in gammas:
-            arms.append((focal(alpha, gamma), base + 0.01 - 0.02 * gamma - (0.02 * gamma if alpha == 0.25 else 0)))
+            arms.append(
+                (focal(alpha, gamma), base + 0.01 - 0.02 * gamma - (0.02 * gamma if alpha == 0.25 else 0))
+            )
     return study(arms, seeds)
 
 

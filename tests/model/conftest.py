@@ -1,7 +1,10 @@
+"""Small networks with every tensor its own value; lets `from tests.model import ...` work anywhere."""
+
 from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,10 @@ import torch
 from ablation.model.base import Detector
 from ablation.model.yolov4 import YOLOv4
 from ablation.model.yolov4_tiny import YOLOv4Tiny
+
+ROOT = str(Path(__file__).resolve().parents[2])
+if ROOT not in sys.path:
+    sys.path.insert(0, ROOT)
 
 
 @pytest.fixture

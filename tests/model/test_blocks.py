@@ -15,7 +15,9 @@ def test_channels_are_multiples_of_eight(channels: int, width: float, expected: 
     assert scaled_channels(channels, width) == expected
 
 
-@pytest.mark.parametrize(("depth", "expected"), [(1.0, [1, 2, 8, 4]), (0.33, [1, 1, 3, 1]), (2, [2, 4, 16, 8])])
+@pytest.mark.parametrize(
+    ("depth", "expected"), [(1.0, [1, 2, 8, 4]), (0.33, [1, 1, 3, 1]), (2, [2, 4, 16, 8])]
+)
 def test_block_counts(depth: float, expected: list[int]) -> None:
     assert [scaled_count(count, depth) for count in (1, 2, 8, 4)] == expected
 

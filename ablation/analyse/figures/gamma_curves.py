@@ -15,7 +15,6 @@ from ablation.analyse.figures._grid import (
     alpha_name,
     baseline_row,
     grid,
-    losses_of_runs,
     why_no_grid,
 )
 from ablation.analyse.figures._style import (
@@ -28,15 +27,13 @@ from ablation.analyse.figures._style import (
     number,
 )
 
-HALO = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8}
-
 
 class GammaCurves(Figure):
     name = "gamma_curves"
     title = "Does focusing help? The metric against gamma"
     caption = (
         "Large markers are means over seeds, bars their {percent} t intervals, faint dots the single seeds; "
-        "{n}, a count that differs stands at its point, and a cross on the axis is an arm without a value. "
+        "{n}, counted below the axis, where a cross marks an arm without a value. "
         "The grey band is BCE's {percent} interval, the dashed line its mean. An arrow says that an interval "
         "goes on beyond the axis, which is cut so that the points stay readable (with two seeds a 95% "
         "interval is 12.7 standard errors). Bars and band are not paired: judge a difference by the paired "
@@ -52,7 +49,7 @@ class GammaCurves(Figure):
 
     def draw(self, view: StudyView) -> Canvas:
         cells, bce = grid(view), baseline_row(view)
-        canvas = Canvas(figsize=(WIDTH_IN, 3.4), layout="constrained")
+        canvas = Canvas(figsize=(WIDTH_IN, 3.3 + 0.11 * len(cells.alphas)), layout="constrained")
         ax = canvas.add_subplot()
         places, to_scale = _places(cells.gammas)
         gap = min(np.diff(places))
@@ -70,7 +67,9 @@ class GammaCurves(Figure):
             ticks, names = [margin_x, *ticks], ["BCE", *names]
             ax.axvline(places[0] - 0.5 * gap, color="#BBBBBB", linewidth=0.7)
         ax.set_xticks(ticks, names)
-        ax.set_xlabel("focusing parameter gamma" + ("" if to_scale else " (not to scale)"))
+        _counts(ax, cells, places, bce, margin_x)
+        below = 6 + 8 * len(cells.alphas)
+        ax.set_xlabel("focusing parameter gamma" + ("" if to_scale else " (not to scale)"), labelpad=below)
         ax.set_ylabel(view.metric)
         ax.grid(axis="y")
         canvas.legend(loc="outside right upper", handlelength=1.8)
@@ -101,7 +100,7 @@ def _seeds(view: StudyView, arm: pd.Series) -> list[float]:
 
 def _baseline(ax: Axes, view: StudyView, bce: pd.Series, x: float, gap: float) -> None:
     mean, low, high = float(bce["mean"]), float(bce["low"]), float(bce["high"])
-    label = f"BCE (n = {int(bce['n'])})\nmean {number(mean)}"
+    label = f"BCE, mean {number(mean)}"
     if math.isfinite(low):
         bottom, top = ax.get_ylim()
         ax.axhspan(max(low, bottom), min(high, top), color="#000000", alpha=0.09, linewidth=0)
@@ -118,7 +117,6 @@ def _baseline(ax: Axes, view: StudyView, bce: pd.Series, x: float, gap: float) -
 def _line(ax: Axes, view: StudyView, cells: Grid, alpha: float, index: int, xs: list[float]) -> None:
     shade = colour(index)
     means: list[float] = []
-    usual = max(int(arm["n"]) for arm in cells.arms.values())
     aside = 0.06 * float(min(np.diff(xs)))
     for x, gamma in zip(xs, cells.gammas, strict=True):
         arm = cells.at(alpha, gamma)
@@ -127,35 +125,40 @@ def _line(ax: Axes, view: StudyView, cells: Grid, alpha: float, index: int, xs: 
         if arm is None:
             continue
         if not arm["n"]:
-            _no_value(ax, x, losses_of_runs(arm) or "no value", shade)
+            _no_value(ax, x, shade)
             continue
         interval_bar(ax, x, float(arm["low"]), float(arm["high"]), shade)
         seeds = _seeds(view, arm)
         ax.plot([x + aside] * len(seeds), seeds, "o", color=shade, markersize=3, alpha=0.4, markeredgewidth=0)
-        if int(arm["n"]) != usual:
-            _count(ax, x, arm, shade, to_the_left=gamma == cells.gammas[-1])
-    label = f"focal, alpha = {alpha_name(alpha)} (n = {usual})"
+    label = f"focal, alpha = {alpha_name(alpha)}"
     ax.plot(
         xs, means, color=shade, marker=marker(index), markersize=5, linewidth=1.3, label=label, zorder=5,
         markeredgecolor="white", markeredgewidth=0.5,
     )  # fmt: skip
 
 
-def _no_value(ax: Axes, x: float, why: str, shade: str) -> None:
+def _no_value(ax: Axes, x: float, shade: str) -> None:
     """An arm without a value is a result, so it is drawn: a cross on the axis."""
     bottom = ax.get_ylim()[0]
     ax.plot([x], [bottom], "x", color=shade, markersize=6, markeredgewidth=1.4, clip_on=False, zorder=6)
-    ax.annotate(
-        why, (x, bottom), (0, 7), textcoords="offset points", ha="center", va="bottom", rotation=90,
-        fontsize=6, color=shade, bbox=HALO, zorder=7,
-    )  # fmt: skip
 
 
-def _count(ax: Axes, x: float, arm: pd.Series, shade: str, to_the_left: bool) -> None:
-    """The number of seeds where it is not the usual one."""
-    lost = losses_of_runs(arm)
+def _counts(ax: Axes, cells: Grid, places: list[float], bce: pd.Series | None, bce_place: float) -> None:
+    """Below the axis: for every arm, the seeds that have a value, of those that should be there."""
+    if bce is not None:
+        _count(ax, bce_place, 0, bce, BASELINE)
+    for row, alpha in enumerate(cells.alphas):
+        for place, gamma in zip(places, cells.gammas, strict=True):
+            arm = cells.at(alpha, gamma)
+            if arm is not None:
+                _count(ax, place, row, arm, colour(row))
+
+
+def _count(ax: Axes, x: float, row: int, arm: pd.Series, shade: str) -> None:
+    text = f"n = {int(arm['n'])}"
+    if arm["n"] < arm["n_planned"]:
+        text += f" of {int(arm['n_planned'])}"
     ax.annotate(
-        f"n = {int(arm['n'])}" + (f"\n{lost}" if lost else ""), (x, float(arm["mean"])),
-        (-6 if to_the_left else 6, 6), textcoords="offset points", ha="right" if to_the_left else "left",
-        fontsize=6, color=shade, bbox=HALO, zorder=7,
+        text, (x, 0), (0, -18 - 8 * row), xycoords=ax.get_xaxis_transform(), textcoords="offset points",
+        ha="center", va="top", fontsize=6, color=shade, annotation_clip=False,
     )  # fmt: skip

@@ -1,0 +1,52 @@
+# Everything is done with one virtual environment, .venv, and the versions in constraints.txt.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+# torch is installed first and by its exact version: asked for so, pip takes a CPU build where one
+# is at hand; inside a looser request it may choose a build with gigabytes of CUDA libraries.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
+	@touch $@
+
+.PHONY: install
+install: $(VENV)/.installed  ## create .venv and install the pinned dependencies
+
+.PHONY: demo
+demo: $(VENV)/.installed  ## a small study on generated images, and its figures
+	@$(BIN)/ablation train -m sweeps=demo
+	@$(BIN)/ablation report study=demo
+
+.PHONY: test
+test: $(VENV)/.installed  ## the test suite, about five minutes on two cores
+	$(BIN)/python -m pytest -n 2
+
+.PHONY: test-slow
+test-slow: $(VENV)/.installed  ## the tests that take long
+	$(BIN)/python -m pytest -m slow
+
+.PHONY: bench
+bench: $(VENV)/.installed  ## timings, as ratios within one run
+	$(BIN)/python -m pytest -m bench -s
+
+.PHONY: lint
+lint: $(VENV)/.lint  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(VENV)/.lint: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+.PHONY: ui
+ui: $(VENV)/.installed  ## MLflow's UI on the store in this folder
+	$(BIN)/ablation ui
