@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ablation.boxes import cxcywh_to_xyxy, iou, shape_iou
-from ablation.losses.base import require
+from ablation.errors import require
 from ablation.model.head import CellGrid, HeadLayout
 
 
@@ -31,9 +31,9 @@ class AssignerConfig:
     match_iou: float | None = None
 
     def __post_init__(self) -> None:
-        require(0 < self.ignore_iou <= 1, "ignore_iou", self.ignore_iou, "be in (0, 1]")
+        require(0 < self.ignore_iou <= 1, "ignore_iou", self.ignore_iou, "in (0, 1]")
         require(self.match_iou is None or 0 < self.match_iou < 1,
-                "match_iou", self.match_iou, "be in (0, 1), or null")  # fmt: skip
+                "match_iou", self.match_iou, "in (0, 1), or null")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -76,8 +76,8 @@ def settings(command: str, arguments: list[str], defaults: dict[str, str | None]
             known = ", ".join(f"{name}=..." for name in defaults)
             raise UsageError(f"ablation {command} {argument}: not understood; it takes {known}")
         found[key] = value
-    for key, value in defaults.items():
-        if value is None and not found.get(key):
+    for key, default in defaults.items():
+        if default is None and not found.get(key):
             raise UsageError(f"ablation {command}: {key}=... is missing")
     return found
 

@@ -21,8 +21,8 @@ from ablation.assigner import AssignerConfig
 from ablation.criterion import CriterionConfig
 from ablation.data.augment import AugmentConfig
 from ablation.data.dataset import DataSource
-from ablation.errors import UsageError, one_line
-from ablation.losses.base import ConfidenceLoss, require
+from ablation.errors import UsageError, one_line, require
+from ablation.losses.base import ConfidenceLoss
 from ablation.model.base import DetectorConfig
 
 NOT_IDENTITY = {"identity": False}
@@ -54,13 +54,13 @@ class OptimConfig:
     clip_norm: float | None = 10.0
 
     def __post_init__(self) -> None:
-        require(self.name in ("sgd", "adamw"), "name", self.name, "be sgd or adamw")
-        require(self.lr > 0, "lr", self.lr, "be > 0")
-        require(0 <= self.momentum < 1, "momentum", self.momentum, "be in [0, 1)")
-        require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "be >= 0")
-        require(self.warmup_epochs >= 0, "warmup_epochs", self.warmup_epochs, "be >= 0")
-        require(0 <= self.lr_min_share <= 1, "lr_min_share", self.lr_min_share, "be in [0, 1]")
-        require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", self.clip_norm, "be > 0, or null")
+        require(self.name in ("sgd", "adamw"), "name", self.name, "sgd or adamw")
+        require(self.lr > 0, "lr", self.lr, "> 0")
+        require(0 <= self.momentum < 1, "momentum", self.momentum, "in [0, 1)")
+        require(self.weight_decay >= 0, "weight_decay", self.weight_decay, ">= 0")
+        require(self.warmup_epochs >= 0, "warmup_epochs", self.warmup_epochs, ">= 0")
+        require(0 <= self.lr_min_share <= 1, "lr_min_share", self.lr_min_share, "in [0, 1]")
+        require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", self.clip_norm, "> 0, or null")
 
 
 @dataclass
@@ -108,19 +108,19 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "eval_every", "eval_batch_size", "checkpoint_every",
                      "max_detections"):  # fmt: skip
-            require(getattr(self, name) >= 1, name, getattr(self, name), "be >= 1")
+            require(getattr(self, name) >= 1, name, getattr(self, name), ">= 1")
         require(self.size_px >= 32 and self.size_px % 32 == 0, "size_px", self.size_px,
-                "be a multiple of 32")  # fmt: skip
+                "a multiple of 32")  # fmt: skip
         require(self.precision in ("auto", "fp32", "bf16"), "precision", self.precision,
-                "be auto, fp32 or bf16")  # fmt: skip
+                "auto, fp32 or bf16")  # fmt: skip
         require(self.ema_decay is None or 0 <= self.ema_decay < 1, "ema_decay", self.ema_decay,
-                "be in [0, 1), or null")  # fmt: skip
-        require(0 <= self.score_threshold < 1, "score_threshold", self.score_threshold, "be in [0, 1)")
-        require(0 < self.nms_iou <= 1, "nms_iou", self.nms_iou, "be in (0, 1]")
-        require(self.workers >= 0, "workers", self.workers, "be >= 0")
-        require(self.threads is None or self.threads >= 1, "threads", self.threads, "be >= 1, or null")
+                "in [0, 1), or null")  # fmt: skip
+        require(0 <= self.score_threshold < 1, "score_threshold", self.score_threshold, "in [0, 1)")
+        require(0 < self.nms_iou <= 1, "nms_iou", self.nms_iou, "in (0, 1]")
+        require(self.workers >= 0, "workers", self.workers, ">= 0")
+        require(self.threads is None or self.threads >= 1, "threads", self.threads, ">= 1, or null")
         require(self.stop_after is None or self.stop_after >= 1, "stop_after", self.stop_after,
-                "be >= 1, or null")  # fmt: skip
+                ">= 1, or null")  # fmt: skip
 
 
 @dataclass
@@ -169,8 +169,8 @@ class RunConfig:
     out: str = field(default="runs", metadata=NOT_IDENTITY)
 
     def __post_init__(self) -> None:
-        require(0 <= self.seed < 2**63, "seed", self.seed, "be in [0, 2^63)")
-        require(bool(self.study.strip()), "study", repr(self.study), "be a name")
+        require(0 <= self.seed < 2**63, "seed", self.seed, "in [0, 2^63)")
+        require(bool(self.study.strip()), "study", self.study, "a name")
 
 
 def register() -> None:
@@ -200,7 +200,7 @@ def typed(config: DictConfig) -> RunConfig:
     for group in OPEN_GROUPS:
         if group not in built:
             raise UsageError(f"{group}: missing; name a file of conf/{group}/, as in {group}=NAME")
-    run = _fill("", RunConfig, scalars)
+    run: RunConfig = _fill("", RunConfig, scalars)
     try:
         return dataclasses.replace(run, **built)
     except ValueError as error:
@@ -209,7 +209,8 @@ def typed(config: DictConfig) -> RunConfig:
 
 def _container(group: str, node: Any) -> dict[str, Any]:
     try:
-        return dict(OmegaConf.to_container(node, resolve=True))
+        values: Any = OmegaConf.to_container(node, resolve=True)
+        return dict(values)
     except OmegaConfBaseException as error:
         raise UsageError(_message(group, error)) from None
 
@@ -225,7 +226,9 @@ def _fill(group: str, cls: Any, values: Any) -> Any:
     try:
         for key, value in values.items():
             if key not in known:
-                raise UsageError(f"{prefix}{key}: {cls.__name__} has no such setting; it has: {', '.join(known)}")
+                raise UsageError(
+                    f"{prefix}{key}: {cls.__name__} has no such setting; it has: {', '.join(known)}"
+                )
             # Key by key: merging would refuse an int in a list of lists of floats.
             schema[key] = value
         if cls is RunConfig:
@@ -264,7 +267,7 @@ def _find_class(group: str, target: str, base: type) -> Any:
 
 def _already_trusted(target: str, base: type) -> bool:
     """Whether the user's own program has itself defined and imported that subclass."""
-    pending = list(base.__subclasses__())
+    pending: list[type] = list(base.__subclasses__())
     while pending:
         cls = pending.pop()
         if f"{cls.__module__}.{cls.__qualname__}" == target:

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ablation.assigner import Assigner, Assignment
 from ablation.boxes import ciou
-from ablation.losses.base import ConfidenceLoss, ConfidenceTargets, require
+from ablation.errors import require
+from ablation.losses.base import ConfidenceLoss, ConfidenceTargets
 from ablation.losses.bce import BCE
 from ablation.model.head import (
     FIRST_CLASS,
@@ -69,11 +70,11 @@ class CriterionConfig:
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        require(self.normaliser in NORMALISERS, "normaliser", self.normaliser, f"be one of {NORMALISERS}")
+        require(self.normaliser in NORMALISERS, "normaliser", self.normaliser, f"one of {NORMALISERS}")
         for name in ("box_gain", "class_gain", "confidence_weight", "confidence_gain"):
-            require(getattr(self, name) >= 0, name, getattr(self, name), "be >= 0")
-        require(self.calibration_batches >= 1, "calibration_batches", self.calibration_batches, "be >= 1")
-        require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "be in [0, 1)")
+            require(getattr(self, name) >= 0, name, getattr(self, name), ">= 0")
+        require(self.calibration_batches >= 1, "calibration_batches", self.calibration_batches, ">= 1")
+        require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "in [0, 1)")
 
 
 CalibrationBatch = tuple[list[Tensor], Tensor, Tensor, Tensor]
@@ -108,7 +109,7 @@ class Criterion:
         self, config: CriterionConfig, loss: ConfidenceLoss, layout: HeadLayout, assigner: Assigner
     ) -> None:
         require(len(config.balance) >= len(layout.masks), "balance", config.balance,
-                f"have a weight for each of the {len(layout.masks)} heads")  # fmt: skip
+                f"a list with a weight for each of the {len(layout.masks)} heads")  # fmt: skip
         self.config = config
         self.loss = loss
         self.layout = layout
@@ -179,7 +180,7 @@ class Criterion:
                     own += size
                 else:
                     bce += size
-        require(own > 0, "match_bce", "a confidence gradient of 0", "have a loss that is not constant")
+        require(own > 0, "match_bce", own, "used with a loss whose gradient is not 0 everywhere")
         self.calibration = bce / own
         return self.calibration
 

@@ -28,6 +28,15 @@ class Diverged(AblationError):
     """The loss or a gradient became non-finite. A result of the study, not a fault of the program."""
 
 
+def require(fine: bool, key: str, found: object, must_be: str) -> None:
+    """Raise ValueError "key: found ..., must be ..." unless `fine`; the caller adds the key's group.
+
+    Compare so that NaN fails: `0 <= x <= 1`, never `not x < 0`.
+    """
+    if not fine:
+        raise ValueError(f"{key}: found {found!r}, must be {must_be}")
+
+
 def one_line(text: object, limit: int = 600) -> str:
     """Collapse any message to a single line of at most `limit` characters."""
     line = " ".join(str(text).split())

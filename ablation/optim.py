@@ -71,4 +71,6 @@ def moving_average(model: nn.Module, decay: float) -> AveragedModel:
 
 def gradient_norm(model: nn.Module, limit: float | None) -> Tensor:
     """The norm of the whole gradient before it is clipped to `limit`; non-finite where any part is."""
-    return torch.nn.utils.clip_grad_norm_(model.parameters(), math.inf if limit is None else limit, foreach=True)
+    return torch.nn.utils.clip_grad_norm_(
+        model.parameters(), math.inf if limit is None else limit, foreach=True
+    )

@@ -13,7 +13,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,10 +103,8 @@ class Store:
                 _dispose(client)
             if path.exists() and path.stat().st_size == 0:
                 path.unlink(missing_ok=True)  # what an interrupted creation elsewhere left behind
-            try:
-                os.link(new, path)
-            except FileExistsError:
-                pass  # another process was faster, and its store is as whole as ours
+            with suppress(FileExistsError):  # another process was faster: its store is as whole as ours
+                path.hardlink_to(new)
         self._check(path)
 
     def _check(self, path: Path) -> None:
@@ -177,6 +175,7 @@ def publish_plan(store: Store, study: str, planned: list[PlannedRun], descriptio
     """Keep the list of runs that the study consists of at its parent run."""
     with _store_errors(store.uri):
         parent = parent_of(store, experiment_of(store, study, description), study)
+        assert parent is not None
         rows = [vars(run) for run in planned]
         store.client().log_dict(parent, {"description": description, "runs": rows}, "plan.json")
 
@@ -270,7 +269,7 @@ class Mirror:
         tags = self._tags() | {"mlflow.parentRunId": str(parent)}
         run = client.create_run(experiment, started, tags, f"{about['arm']} seed{about['seed']}")
         self._run = str(run.info.run_id)
-        params = [Param(key, _text(value)[:6000]) for key, value in about["params"].items()]
+        params = [Param(key, value[:6000]) for key, value in about["params"].items()]
         client.log_batch(self._run, params=params)
         digest = about["fingerprint"][:32]
         source = json.dumps(about["data"])
@@ -305,16 +304,6 @@ class Mirror:
             else:
                 tags[name] = str(value)
         return tags
-
-
-def _text(value: Any) -> str:
-    return (
-        value
-        if isinstance(value, str)
-        else json.dumps(value)
-        if isinstance(value, list | dict)
-        else str(value)
-    )
 
 
 # reading

@@ -8,7 +8,8 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -22,7 +23,9 @@ from ablation.data.loader import Batch, TrainLoader, batches_per_epoch
 from ablation.errors import Diverged, UsageError
 from ablation.evaluate import Evaluation, evaluate
 from ablation.machine import describe, resolve_device, resolve_precision
+from ablation.model.base import Detector
 from ablation.model.head import CellGrid, cell_grid
+from ablation.model.weights import LoadReport, load_weights
 from ablation.optim import build_optimizer, gradient_norm, learning_rate, moving_average, set_learning_rate
 from ablation.run_folder import RunFolder
 
@@ -71,8 +74,14 @@ class Run:
         if train.precision != resolve_precision(train.precision, self.device):
             raise UsageError("train.precision: auto must be resolved before a run is built")
         self.steps_per_epoch = batches_per_epoch(data.train, train.batch_size)
-        model = config.model.build(len(data.classes), train.size_px, config.seed).to(self.device)
-        self.model = model.to(memory_format=torch.channels_last) if train.channels_last else model
+        model = config.model.build(len(data.classes), train.size_px, config.seed)
+        self.loaded: LoadReport | None = None
+        if config.model.weights is not None:
+            self.loaded = load_weights(model, Path(config.model.weights), config.model.load_heads)
+        model = model.to(self.device)
+        if train.channels_last:
+            model = model.to(memory_format=torch.channels_last)
+        self.model: Detector = model
         self.average = None if train.ema_decay is None else moving_average(self.model, train.ema_decay)
         layout = self.model.layout
         assigner = Assigner(config.assigner, layout, self.device)
@@ -86,7 +95,9 @@ class Run:
         """Forward and criterion for a batch that is on the device."""
         height, width = batch.images.shape[-2:]
         outputs = self.outputs(batch.images)
-        return self.criterion(outputs, batch.boxes_cxcywh_px, batch.labels, batch.present, self.grid(height, width))
+        return self.criterion(
+            outputs, batch.boxes_cxcywh_px, batch.labels, batch.present, self.grid(height, width)
+        )
 
     def evaluation(self) -> Evaluation:
         """COCO AP of the averaged weights on val."""
@@ -169,9 +180,9 @@ class Run:
         return "FINISHED"
 
     @property
-    def network(self) -> torch.nn.Module:
+    def network(self) -> Detector:
         """The weights that are evaluated and kept: the average where there is one."""
-        return self.model if self.average is None else self.average.module
+        return self.model if self.average is None else cast(Detector, self.average.module)
 
     def prepare(self, loader: TrainLoader) -> None:
         """What is measured once, at the initial weights: the gain, and what the run stands on."""
@@ -179,6 +190,9 @@ class Run:
             batches = list(_first(loader.epoch(0), self.config.criterion.calibration_batches))
             height, width = batches[0].images.shape[-2:]
             self.criterion.calibrate(self._calibration(batches), self.grid(height, width))
+        if self.loaded is not None:
+            log.info("%s", self.loaded.summary())
+            self.folder.note(weights=self.loaded.summary())
         self.folder.note(
             confidence_gain=self.criterion.gain,
             machine=describe(self.device),
@@ -227,7 +241,7 @@ class Run:
         """One step of the optimizer. Raises Diverged before a non-finite gradient can touch a weight."""
         self.optimizer.zero_grad(set_to_none=True)
         parts = self.loss(batch)
-        parts.total.backward()
+        parts.total.backward()  # type: ignore[no-untyped-call]
         norm = gradient_norm(self.model, self.config.optim.clip_norm)
         # The gradient, not the loss: exp() in a box's size can have the one infinite and not the other.
         if not bool(torch.isfinite(norm) & torch.isfinite(parts.total)):

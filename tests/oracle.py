@@ -143,6 +143,6 @@ def loss_of_batch(
         "confidence": gain
         * area
         * config.confidence_weight
-        * divided(cost_sum, counts, config.balance[: len(outputs)]),  # fmt: skip
+        * divided(cost_sum, counts, config.balance[: len(outputs)]),
     }
     return parts | {"total": sum(parts.values()), "positives": sum(positive_n), "lost": lost}

@@ -46,7 +46,7 @@ def key(*overrides: str) -> str:
         ("loss.gamma=abc", "loss.gamma: Value 'abc' of type 'str' could not be converted to Float"),
         ("loss.alpha=true", "loss.alpha: "),
         ("+loss.gama=2", "loss.gama: Focal has no such setting; it has: alpha, gamma"),
-        ("criterion.normaliser=cells", "criterion.normaliser: found cells, must be one of"),
+        ("criterion.normaliser=cells", "criterion.normaliser: found 'cells', must be one of"),
         ("train.size_px=100", "train.size_px: found 100, must be a multiple of 32"),
         ("optim.lr=0", "optim.lr: found 0.0, must be > 0"),
         ("loss._target_=os.system", "loss._target_: os.system is not a class of this project"),

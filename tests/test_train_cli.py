@@ -30,7 +30,9 @@ def test_a_run_leaves_everything_it_should(reference: Path) -> None:
     assert run.parent.name == "focal-alpha=0.25-gamma=2"
     assert (run / "DONE").read_text() == "FINISHED\n"
     assert [line["epoch"] for line in metrics(run)] == [1, 2, 3, 4]
-    assert {"val/AP", "val/AP50", "val/AP75", "train/loss_confidence", "train/grad_norm"} <= set(metrics(run)[-1])
+    assert {"val/AP", "val/AP50", "val/AP75", "train/loss_confidence", "train/grad_norm"} <= set(
+        metrics(run)[-1]
+    )
     detections = json.loads((run / "detections" / "val.json").read_text())["detections"]
     assert set(detections[0]) >= {"image_id", "category_id", "bbox", "score"}
     state = torch.load(run / "weights.pt", weights_only=True)
@@ -45,7 +47,9 @@ def test_a_run_leaves_everything_it_should(reference: Path) -> None:
     assert [planned.key for planned in study.planned] == [record.key]
 
 
-def test_the_same_seed_gives_the_same_numbers_with_any_number_of_workers(reference: Path, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_numbers_with_any_number_of_workers(
+    reference: Path, tmp_path: Path
+) -> None:
     ablation(tmp_path, "train", *TINY, "augment=yolov4", "train.epochs=4", "loss=focal", "train.workers=2")
     (first,), (second,) = run_folders(reference), run_folders(tmp_path)
     assert first.name == second.name  # one key: workers are no part of it

@@ -31,7 +31,8 @@ MISSING = "MISSING"
 # Settings that cannot change a result, or that are the loss and the seed themselves.
 NOT_HELD = (
     "loss.", "tracking.", "hydra.", "seed", "study", "arm", "description", "key", "out", "folder",
-    "data.root", "train.device", "train.workers", "train.threads", "train.stop_after", "train.checkpoint_every",
+    "data.root",
+    "train.device", "train.workers", "train.threads", "train.stop_after", "train.checkpoint_every",
 )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from ablation.data.dataset import Image, Split
 from ablation.data.letterbox import GREY, Letterbox
 from ablation.data.opencv import cv2
 from ablation.data.placement import Placement, Region, fit_region
-from ablation.data.settings import require
+from ablation.errors import require
 from ablation.rng import generator
 
 Boxes = NDArray[np.float32]
@@ -93,14 +93,16 @@ def augment(
         image, boxes, labels = _mosaic(split, index, size_px, config, rng)
         if rng.random() < config.mixup:
             other = _single(split, int(rng.integers(len(split))), size_px, config, rng)
-            image = cv2.addWeighted(image, 0.5, other[0], 0.5, 0)
+            image = np.asarray(cv2.addWeighted(image, 0.5, other[0], 0.5, 0), np.uint8)
             boxes, labels = np.concatenate([boxes, other[1]]), np.concatenate([labels, other[2]])
     else:
         image, boxes, labels = _single(split, index, size_px, config, rng)
     return _vary_colours(image, config, rng), boxes, labels
 
 
-def _single(split: Split, index: int, size_px: int, config: AugmentConfig, rng: np.random.Generator) -> Sample:
+def _single(
+    split: Split, index: int, size_px: int, config: AugmentConfig, rng: np.random.Generator
+) -> Sample:
     """One image, at a random size and place (centred if size and aspect are not varied)."""
     example = split.examples[index]
     wide, high, geometry = _size(example.width_px, example.height_px, size_px, config, rng, tile=False)
@@ -118,7 +120,9 @@ def _single(split: Split, index: int, size_px: int, config: AugmentConfig, rng: 
     return canvas, boxes, labels
 
 
-def _mosaic(split: Split, index: int, size_px: int, config: AugmentConfig, rng: np.random.Generator) -> Sample:
+def _mosaic(
+    split: Split, index: int, size_px: int, config: AugmentConfig, rng: np.random.Generator
+) -> Sample:
     """Image `index` and three random ones, around a random point.
 
     A tile that is larger than its quarter shows a random part, a smaller one touches the point.
@@ -168,12 +172,12 @@ def _size(
 
 def _offset(room: int, u: float) -> int:
     """A uniform start such that the image lies inside the canvas, or covers it where it is larger."""
-    return int(round(room * u))
+    return round(room * u)
 
 
 def _offset_towards(room: int, u: float, *, far: bool) -> int:
     if room < 0:
-        return int(round(room * u))
+        return round(room * u)
     return room if far else 0
 
 
@@ -226,5 +230,4 @@ def _vary_colours(image: Image, config: AugmentConfig, rng: np.random.Generator)
     tables[0, :, 1] = np.clip(np.rint(levels * (1 + config.saturation * u[1])), 0, 255)
     tables[0, :, 2] = np.clip(np.rint(levels * (1 + config.value * u[2])), 0, 255)
     hsv = cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), tables)
-    varied: Image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
-    return varied
+    return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), np.uint8)

@@ -15,6 +15,7 @@ import mmap
 import os
 import shutil
 import time
+import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,14 +48,15 @@ def cached(split: Split, *, mode: str, folder: Path, key: str) -> Split:
 class Pixels:
     """The images of a split, one after the other, in one buffer after a header."""
 
-    def __init__(self, path: Path, examples: Sequence[Example], keep: IO[bytes] | None = None) -> None:
+    def __init__(self, path: Path, examples: Sequence[Example], keep: int | None = None) -> None:
         with path.open("rb") as file:
             buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._bytes: NDArray[np.uint8] = np.frombuffer(buffer, np.uint8)
         self._starts = starts(examples)
         self._sizes = [(example.height_px, example.width_px, 3) for example in examples]
         self.path = path
-        self._keep = keep  # a nameless file is freed with its last descriptor
+        if keep is not None:  # a nameless file is freed with its last descriptor
+            weakref.finalize(self, os.close, keep)
 
     def __getitem__(self, index: int) -> Image:
         """(height, width, 3), read-only, without a copy."""
@@ -139,10 +141,13 @@ def _in_memory(split: Split) -> Pixels:
     # A file without a name: freed with the process however it ends, and other processes of the
     # same user can map it through /proc as long as this one lives.
     descriptor = os.memfd_create("ablation-pixels", os.MFD_CLOEXEC)
-    file = os.fdopen(descriptor, "wb")
-    _write(split, file)
-    file.flush()
-    return Pixels(Path(f"/proc/{os.getpid()}/fd/{descriptor}"), split.examples, keep=file)
+    try:
+        with os.fdopen(descriptor, "wb", closefd=False) as file:
+            _write(split, file)
+        return Pixels(Path(f"/proc/{os.getpid()}/fd/{descriptor}"), split.examples, keep=descriptor)
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 def _free_memory() -> int | None:

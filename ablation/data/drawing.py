@@ -103,8 +103,9 @@ def _spoil(mask: Mask, rng: np.random.Generator) -> Mask:
     if outline:
         thickness = max(1, min(height, width) // 8)
         padded = np.pad(mask, thickness)
-        inner = cv2.erode(padded, np.ones((3, 3), np.uint8), iterations=thickness)
-        return np.asarray(mask & ~inner[thickness:-thickness, thickness:-thickness])
+        eroded = cv2.erode(padded, np.ones((3, 3), np.uint8), iterations=thickness)
+        inner = eroded[thickness:-thickness, thickness:-thickness]
+        return np.where(inner > 0, 0, mask).astype(np.uint8)
     bitten = mask.copy()
     rows = slice(0, (height + 1) // 2) if quarter < 2 else slice(height // 2, height)
     columns = slice(0, (width + 1) // 2) if quarter % 2 == 0 else slice(width // 2, width)

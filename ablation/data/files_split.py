@@ -139,9 +139,13 @@ def build_split(
         paths.append(raw.image)
         hashes.append(checked.sha256)
     if damaged and not skip_damaged:
-        raise _refusal(damaged, "image", "restore the file, or leave such images out with data.skip_damaged=true")
+        cure = "restore the file, or leave such images out with data.skip_damaged=true"
+        raise _refusal(damaged, "image", cure)
     if bad and bad_boxes == "error":
-        raise _refusal(bad, "box", "correct the annotation, or leave such boxes out with data.bad_boxes=drop")
+        cure = "correct the annotation, or leave such boxes out with data.bad_boxes=drop"
+        raise _refusal(bad, "box", cure)
+    if raws and not examples:
+        raise DataError(f"{damaged[0].file}: {damaged[0].what}; no image of this split can be used")
     return FileSplit(examples, paths, hashes, [*damaged, *bad, *faults])
 
 

@@ -1,8 +1,9 @@
 """Image files to RGB arrays, with the damage that OpenCV passes over in silence noticed.
 
-OpenCV decodes a JPEG whose end is missing without complaint and leaves the rest grey, so the file's
-structure is walked first: JPEG segments up to the end-of-image marker, PNG chunks with their
-checksums up to IEND. A JPEG whose compressed data was altered but not shortened is not noticed.
+OpenCV may decode a JPEG whose end is missing without complaint and leave the rest grey (it depends on
+version and call), so the file's structure is walked first: JPEG segments up to the end-of-image
+marker, PNG chunks with their checksums up to IEND. A JPEG whose compressed data was altered, with its
+markers whole, is not noticed: the format has no checksum.
 
 Grey, palette and RGBA images become RGB (the alpha channel is dropped, not blended). CMYK and more
 than 8 bits a channel are refused: there is no one right conversion. The EXIF orientation is applied,
@@ -42,8 +43,7 @@ def decode(content: bytes) -> Image:
         raise DamagedImage(f"cannot be decoded ({' '.join(str(error).split())[:120]})") from error
     if bgr is None:
         raise DamagedImage("cannot be decoded")
-    rgb: Image = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
-    return rgb
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def read_image(path: Path) -> Image:

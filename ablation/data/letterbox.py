@@ -93,5 +93,4 @@ def resize(image: Image, width_px: int, height_px: int) -> Image:
         return image
     shrinks = 2 * width_px < width or 2 * height_px < height
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    resized: Image = cv2.resize(image, (width_px, height_px), interpolation=method)
-    return resized
+    return np.asarray(cv2.resize(image, (width_px, height_px), interpolation=method), np.uint8)

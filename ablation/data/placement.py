@@ -70,5 +70,7 @@ def _fit_axis(length: int, start: int, extent: int, low: int, high: int) -> tupl
         raise ValueError(f"an image at {start} .. {start + extent} does not reach {low} .. {high}")
     begin = round((first - start) * length / extent)
     end = round((last - start) * length / extent)
-    begin = min(begin, length - 1)
-    return begin, max(end, begin + 1), first, last
+    if begin == end:  # less than a pixel of the image is shown: that pixel
+        begin = (first - start) * length // extent
+        end = begin + 1
+    return begin, end, first, last

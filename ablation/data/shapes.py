@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ablation.data.cache import MODES, cached
 from ablation.data.dataset import DataSource, DetectionData, Example, Fault, Image, Split
 from ablation.data.drawing import NAMES, Scene, compose, draw
-from ablation.data.settings import require
+from ablation.errors import require
 from ablation.files import canonical_json, sha256_text
 from ablation.rng import generator
 
@@ -89,8 +89,8 @@ class Shapes(DataSource):
         require(32 <= self.size_px <= 4096, "size_px", self.size_px, "32 to 4096")
         require(1 <= self.num_classes <= len(NAMES), "num_classes", self.num_classes, f"1 to {len(NAMES)}")
         require(self.objects_min >= 0, "objects_min", self.objects_min, "0 or more")
-        most = self.objects_max
-        require(self.objects_min <= most <= 500, "objects_max", most, f"objects_min ({self.objects_min}) to 500")
+        fewest, most = self.objects_min, self.objects_max
+        require(fewest <= most <= 500, "objects_max", most, f"objects_min ({fewest}) to 500")
         for key in ("background_share", "max_overlap", "clutter", *_LABEL_FAULTS[:3]):
             require(0 <= getattr(self, key) <= 1, key, getattr(self, key), "0 to 1")
         smallest = 4 / self.size_px
@@ -119,7 +119,8 @@ class Shapes(DataSource):
 
     def _split(self, name: str, count: int) -> Split:
         split = ShapesSplit(self, name, count)
-        return cached(split, mode=self.cache, folder=Path(self.cache_dir).expanduser(), key=split.pixels_key())
+        folder = Path(self.cache_dir).expanduser()
+        return cached(split, mode=self.cache, folder=folder, key=split.pixels_key())
 
 
 class ShapesSplit(Split):
@@ -216,7 +217,8 @@ class ShapesSplit(Split):
         moved &= ~missing
         sides = np.tile(boxes[:, 2:] - boxes[:, :2], 2)
         jittered = np.clip(boxes + edges * s.jitter_amount * sides, 0, s.size_px)
-        for flags, what in ((missing, "label missing"), (spurious, "label spurious"), (moved, "label displaced")):
+        kinds = (("label missing", missing), ("label spurious", spurious), ("label displaced", moved))
+        for what, flags in kinds:
             self.faults.extend(Fault(name, what, "injected") for _ in range(int(flags.sum())))
         kept = np.where(moved[:, None], jittered, boxes)[~missing]
         return (

@@ -21,8 +21,7 @@ from ablation.data.cache import MODES, cached
 from ablation.data.dataset import DataSource, DetectionData, Fault, Split
 from ablation.data.files_split import BAD_BOXES, RawBox, RawExample, build_split
 from ablation.data.images import SUFFIXES
-from ablation.data.settings import require
-from ablation.errors import DataError, UsageError
+from ablation.errors import DataError, UsageError, require
 
 _FOLDERS = ("Annotations", "JPEGImages", "ImageSets/Main")
 _ELSEWHERE: dict[str, Any] = {"identity": False}
@@ -101,15 +100,17 @@ class Voc(DataSource):
         if missing:
             inside = sorted(path.parent.parent.name for path in root.glob("*/ImageSets/Main"))
             there = sorted(path.name for path in root.iterdir())[:8]
-            hint = f"did you mean {root / inside[0]}?" if inside else f"there is: {', '.join(there) or 'nothing'}"
+            hint = f"there is: {', '.join(there) or 'nothing'}"
+            if inside:
+                hint = f"did you mean {root / inside[0]}?"
             raise UsageError(f"data.root: {root} has no {', '.join(missing)}; {hint}")
         return root
 
     def _parse(self, root: Path, key: str) -> list[RawExample]:
         images = _images(root / "JPEGImages")
-        train = key == "train_set"
+        ignore = key != "train_set" or not self.use_difficult
         return [
-            _read_annotation(root, stem, images.get(stem, []), ignore_difficult=not (train and self.use_difficult))
+            _read_annotation(root, stem, images.get(stem, []), ignore_difficult=ignore)
             for stem in _stems(root, key, getattr(self, key))
         ]
 
@@ -163,9 +164,10 @@ def _stems(root: Path, key: str, name: str) -> list[str]:
         if not stem:
             continue
         if _leaves(stem):
-            raise DataError(f"{path}: line {number}: {stem!r} leads out of the data set; must be an image's name")
+            raise DataError(f"{path}: line {number}: {stem!r} leads out of the data set")
         if stem in stems:
-            raise DataError(f"{path}: line {number}: {stem!r} is already in line {stems[stem]}; list an image once")
+            first = stems[stem]
+            raise DataError(f"{path}: line {number}: {stem!r} is in line {first} too; list an image once")
         stems[stem] = number
     if not stems:
         raise UsageError(f"data.{key}: {path} lists no image")

@@ -56,9 +56,3 @@ def signed_logit(objectness_logits: Tensor, objectness: Tensor) -> Tensor:
 def cross_entropy(signed_logits: Tensor) -> Tensor:
     """Binary cross-entropy of a hard label, -log sigmoid(s), without ever forming a probability."""
     return -F.logsigmoid(signed_logits)
-
-
-def require(condition: bool, field: str, found: object, must: str) -> None:
-    """Raise ValueError("field: found ..., must ...") unless `condition` holds."""
-    if not condition:
-        raise ValueError(f"{field}: found {found}, must {must}")

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ablation.losses.base import ConfidenceLoss, ConfidenceTargets, cross_entropy, require, signed_logit
+from ablation.errors import require
+from ablation.losses.base import ConfidenceLoss, ConfidenceTargets, cross_entropy, signed_logit
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class BCE(ConfidenceLoss):
 
     def __post_init__(self) -> None:
         require(self.pos_weight is None or 0 < self.pos_weight < float("inf"),
-                "pos_weight", self.pos_weight, "be > 0 and finite, or null")  # fmt: skip
+                "pos_weight", self.pos_weight, "> 0 and finite, or null")  # fmt: skip
 
     def __call__(self, objectness_logits: Tensor, targets: ConfidenceTargets) -> Tensor:
         loss = cross_entropy(signed_logit(objectness_logits, targets.objectness))

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from ablation.losses.base import ConfidenceLoss, ConfidenceTargets, cross_entropy, require, signed_logit
+from ablation.errors import require
+from ablation.losses.base import ConfidenceLoss, ConfidenceTargets, cross_entropy, signed_logit
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class Focal(ConfidenceLoss):
     gamma: float = 2.0
 
     def __post_init__(self) -> None:
-        require(self.alpha is None or 0 <= self.alpha <= 1, "alpha", self.alpha, "be in [0, 1], or null")
-        require(0 <= self.gamma < float("inf"), "gamma", self.gamma, "be >= 0 and finite")
+        require(self.alpha is None or 0 <= self.alpha <= 1, "alpha", self.alpha, "in [0, 1], or null")
+        require(0 <= self.gamma < float("inf"), "gamma", self.gamma, ">= 0 and finite")
 
     def __call__(self, objectness_logits: Tensor, targets: ConfidenceTargets) -> Tensor:
         s = signed_logit(objectness_logits, targets.objectness)

@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ablation.errors import UsageError
+from ablation.errors import UsageError, require
 from ablation.model.blocks import ConvSlot
 from ablation.model.head import HeadLayout
 from ablation.model.initialise import initialise
@@ -99,7 +99,7 @@ class DetectorConfig(ABC):
     anchors_at_px: int | None = None
     prior: float | None = 0.01
     scale_xy: list[float] = field(default_factory=list)
-    weights: str | None = None
+    weights: str | None = field(default=None, metadata={"identity": False})  # its content is, see prepare
     load_heads: bool = False
 
     masks: ClassVar[tuple[tuple[int, ...], ...]]
@@ -110,19 +110,19 @@ class DetectorConfig(ABC):
 
     def __post_init__(self) -> None:
         """Raise ValueError, one line that begins with the field's name, for a value out of range."""
-        _require(0 < self.width < math.inf, "width", self.width, "be above 0")
-        _require(0 < self.depth < math.inf, "depth", self.depth, "be above 0")
+        require(0 < self.width < math.inf, "width", self.width, "above 0")
+        require(0 < self.depth < math.inf, "depth", self.depth, "above 0")
         at = self.anchors_at_px
-        _require(at is None or at >= 1, "anchors_at_px", at, "be at least 1, or null")
-        _require(self.prior is None or 0 < self.prior < 1, "prior", self.prior, "be in (0, 1), or null")
-        must = f"be {2 * self.num_anchors} numbers, width and height of {self.num_anchors} anchors"
-        _require(len(self.anchors_px) == 2 * self.num_anchors, "anchors_px", list(self.anchors_px), must)
+        require(at is None or at >= 1, "anchors_at_px", at, "at least 1, or null")
+        require(self.prior is None or 0 < self.prior < 1, "prior", self.prior, "in (0, 1), or null")
+        must = f"{2 * self.num_anchors} numbers, width and height of {self.num_anchors} anchors"
+        require(len(self.anchors_px) == 2 * self.num_anchors, "anchors_px", list(self.anchors_px), must)
         positive = all(0 < side < math.inf for side in self.anchors_px)
-        _require(positive, "anchors_px", list(self.anchors_px), "be above 0")
-        must = f"be one number for each of the strides {', '.join(map(str, self.strides))}"
-        _require(len(self.scale_xy) == len(self.strides), "scale_xy", list(self.scale_xy), must)
+        require(positive, "anchors_px", list(self.anchors_px), "above 0")
+        must = f"one number for each of the strides {', '.join(map(str, self.strides))}"
+        require(len(self.scale_xy) == len(self.strides), "scale_xy", list(self.scale_xy), must)
         in_range = all(1 <= scale < 2 for scale in self.scale_xy)
-        _require(in_range, "scale_xy", list(self.scale_xy), "be numbers in [1, 2)")
+        require(in_range, "scale_xy", list(self.scale_xy), "numbers in [1, 2)")
 
     @abstractmethod
     def network(self, layout: HeadLayout) -> Detector:
@@ -167,8 +167,3 @@ class DetectorConfig(ABC):
             raise UsageError(f"a detector needs at least one class, the data set has {num_classes}")
         if size_px < 1 or size_px % self.strides[0]:
             raise UsageError(f"size_px={size_px}: the input's side must be a multiple of {self.strides[0]}")
-
-
-def _require(condition: bool, field: str, found: object, must: str) -> None:
-    if not condition:
-        raise ValueError(f"{field}: found {found}, must {must}")

@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.errors import CompactHydraException, HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from ablation import config as configuration
@@ -47,7 +47,7 @@ def register_plugins() -> None:
             return name in names or bool(allowed(name))
 
         accept.accepts_ours = True  # type: ignore[attr-defined]
-        Plugins.is_in_toplevel_plugins_module = staticmethod(accept)
+        setattr(Plugins, "is_in_toplevel_plugins_module", staticmethod(accept))  # noqa: B010
     for cls in ours:
         Plugins.instance().register(cls)
     configuration.register()
@@ -60,7 +60,7 @@ def task(config: DictConfig) -> str:
     hydra_config = HydraConfig.get()
     if hydra_config.mode == RunMode.RUN and config.arms is not None:
         raise UsageError("a study has many runs: add -m, as in `ablation train -m sweeps=NAME`")
-    overrides = list(OmegaConf.to_container(hydra_config.overrides.task))
+    overrides = [str(override) for override in hydra_config.overrides.task]
     run = prepare(config, overrides)
     store = store_of(run.config)
     announce([run], store)
@@ -88,7 +88,7 @@ def main(arguments: list[str]) -> None:
     # With it Hydra raises its errors instead of printing them over many lines and exiting.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     if not any(argument.startswith("hydra.searchpath=") for argument in arguments):
-        folders = {str(root): None, os.getcwd(): None}
+        folders = {root: None, Path.cwd(): None}
         arguments = [*arguments, "hydra.searchpath=[" + ",".join(f"'file://{f}'" for f in folders) + "]"]
     entry = hydra.main(version_base="1.3", config_path=str(root / "conf"), config_name="train")(task)
     former, sys.argv = sys.argv, ["ablation train", *arguments]

@@ -15,11 +15,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ablation.config import RunConfig, arm_name, flat, plain, typed
+from ablation.config import OPEN_GROUPS, RunConfig, arm_name, flat, plain, typed
 from ablation.data.dataset import DataSource, DetectionData
 from ablation.data.loader import batches_per_epoch
-from ablation.errors import AblationError, Diverged, one_line
-from ablation.files import canonical_json, exclusive_lock, write_text
+from ablation.errors import AblationError, Diverged, UsageError, one_line
+from ablation.files import canonical_json, exclusive_lock, sha256_file, write_text
 from ablation.machine import code_version, resolve_device, resolve_precision
 from ablation.records import PlannedRun
 from ablation.run_folder import DONE_STATES, RunFolder
@@ -58,7 +58,7 @@ class Prepared:
     def planned(self) -> PlannedRun:
         """This run as an entry of the study's plan."""
         command = shlex.join(["ablation", "train", *self.overrides])
-        return PlannedRun(arm=str(self.config.arm), seed=self.config.seed, key=self.key, command=command)
+        return PlannedRun(str(self.config.arm), self.config.seed, self.key, command, _params(self.config))
 
     @property
     def label(self) -> str:
@@ -92,7 +92,16 @@ def prepare(composed: DictConfig, overrides: list[str]) -> Prepared:
     config = replace(config, train=train, arm=config.arm or arm_name(config))
     data = open_data(config.data)
     batches_per_epoch(data.train, train.batch_size)  # refuses fewer images than a batch
-    return Prepared(config, data, run_key(config, data.fingerprint()), tuple(overrides))
+    key = run_key(config, data.fingerprint(), _weights_digest(config.model.weights))
+    return Prepared(config, data, key, tuple(overrides))
+
+
+def _weights_digest(path: str | None) -> str | None:
+    if path is None:
+        return None
+    if not Path(path).is_file():
+        raise UsageError(f"model.weights: {path} not found; give a file, or null to start from scratch")
+    return sha256_file(Path(path))
 
 
 def store_of(config: RunConfig) -> Store | None:
@@ -161,15 +170,20 @@ def execute(run: Prepared, store: Store | None, progress: Progress | None = None
         return folder.state
 
 
+def _params(config: RunConfig) -> dict[str, str]:
+    """The typed configuration on one level, as the texts that MLflow shows."""
+    settings = {k: v for k, v in plain(config).items() if k not in ("arms", "seeds", "out", "tracking")}
+    params = {key: str(value) for key, value in flat(settings).items()}
+    for group in OPEN_GROUPS:
+        params[f"{group}.name"] = params.pop(f"{group}._target_").rsplit(".", 1)[-1]
+    params["loss.name"] = type(config.loss).name()
+    return params
+
+
 def _describe(run: Prepared) -> None:
     """Write what the run is before it starts."""
     config, folder, data = run.config, run.folder, run.data
     write_text(folder.file("config.yaml"), OmegaConf.to_yaml(OmegaConf.create(plain(config))))
-    settings = plain(config)
-    params = flat({k: v for k, v in settings.items() if k not in ("arms", "seeds", "out", "tracking")})
-    for group in ("data", "model", "loss"):
-        params[f"{group}.name"] = params.pop(f"{group}._target_").rsplit(".", 1)[-1]
-    params["loss.name"] = type(config.loss).name()
     profile = {
         "classes": list(data.classes),
         "train_images": len(data.train),
@@ -191,7 +205,7 @@ def _describe(run: Prepared) -> None:
             "code": code_version(),
             "data": {"name": data.name} | json.loads(canonical_json(plain(config.data))),
             "data_profile": profile,
-            "params": params,
+            "params": _params(config),
         },
     )
 

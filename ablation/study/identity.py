@@ -7,15 +7,21 @@ from ablation.config import RunConfig, plain
 from ablation.files import canonical_json, sha256_text
 
 
-def run_key(config: RunConfig, fingerprint: str) -> str:
-    """SHA-256 of the typed configuration, the data's content, and the major.minor version.
+def run_key(config: RunConfig, fingerprint: str, weights: str | None = None) -> str:
+    """SHA-256 of the typed configuration, the content of data and weights, and the major.minor version.
 
     Left out are the fields that cannot change a result (paths, devices, workers, tracking, names;
     each is marked where it is declared). The precision must have been resolved: "auto" is not the
     same thing on every machine. Two spellings of one configuration have one key, because the key
     is made from typed values and not from what was typed.
+
+    Args:
+        fingerprint: of the data set.
+        weights: SHA-256 of the file that training starts from; None: it starts from scratch.
     """
     assert config.train.precision != "auto"
     identity = plain(config, identity=True)
     version = ".".join(__version__.split(".")[:2])
-    return sha256_text(canonical_json({"config": identity, "data": fingerprint, "version": version}))
+    return sha256_text(
+        canonical_json({"config": identity, "data": fingerprint, "weights": weights, "version": version})
+    )

@@ -20,7 +20,9 @@ def replay(out: Path, store: Store) -> int:
     """
     folders = sorted(path.parent for path in out.glob("*/*/*/run.json"))
     if not folders:
-        raise UsageError(f"out={out}: no run's folder there (expected {out}/<study>/<arm>/seed<k>-<key>/run.json)")
+        raise UsageError(
+            f"out={out}: no run's folder there (expected {out}/<study>/<arm>/seed<k>-<key>/run.json)"
+        )
     store.prepare()
     studies: dict[str, tuple[str, Path]] = {}
     for path in folders:

@@ -6,7 +6,6 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -75,7 +74,8 @@ class StudySweeper(Sweeper):
         """Every run of the study, typed and keyed, each key once; starts nothing."""
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         parsed = parser.parse_overrides(arguments)
-        sweep, fixed = {}, {}
+        sweep: dict[str, list[str]] = {}
+        fixed: dict[str, str] = {}
         for override in parsed:
             key = override.get_key_element()
             if override.is_sweep_override():
@@ -83,9 +83,9 @@ class StudySweeper(Sweeper):
                     raise UsageError(f"{override.input_line}: give the values as a list, a,b,c or range(...)")
                 sweep[key] = list(override.sweep_string_iterator())
             else:
-                fixed[key] = override.input_line
+                fixed[key] = str(override.input_line)
         seeds = self._seeds(sweep, fixed)
-        arms = OmegaConf.to_container(self.config.arms) if self.config.arms is not None else None
+        arms: Any = OmegaConf.to_container(self.config.arms) if self.config.arms is not None else None
         jobs = expand(arms, sweep, fixed, self._loss_has_field)
         runs: dict[str, Prepared] = {}
         for job in jobs:
@@ -142,7 +142,9 @@ class StudySweeper(Sweeper):
         for run in runs:
             place = (str(run.config.arm), run.config.seed)
             if seen.setdefault(place, run.key) != run.key:
-                raise UsageError(f"arm {place[0]!r}: two different configurations have this name; give them `arm:`")
+                raise UsageError(
+                    f"arm {place[0]!r}: two different configurations have this name; give them `arm:`"
+                )
 
     def _launch(self, todo: list[Prepared]) -> Sequence[JobReturn]:
         if not todo:
@@ -182,4 +184,6 @@ def _without_hydra(config: DictConfig) -> DictConfig:
 
 def register() -> None:
     """Make the sweeper known to Hydra under hydra/sweeper=study."""
-    ConfigStore.instance().store(group="hydra/sweeper", name="study", node=StudySweeperConf, provider="ablation")
+    ConfigStore.instance().store(
+        group="hydra/sweeper", name="study", node=StudySweeperConf, provider="ablation"
+    )

@@ -43,20 +43,20 @@ def run(
     )
     return RunRecord(
         run_id=run_id or f"{key[:12]}", study=study, arm=name, seed=seed, key=key, state=state,
-        params={**params, "seed": str(seed), "optim.lr": "0.01", "train.epochs": str(epochs[-1]), **(extra or {})},
+        params={**params, "seed": str(seed), "optim.lr": "0.01", "train.epochs": str(epochs[-1])}
+        | dict(extra or {}),
         metrics={"val/AP": value, "val/AP50": min(1.0, value * 1.6), "train/loss": 3.0 / epochs[-1]},
         history=history, folder=f"runs/{study}/{name}/seed{seed}-{key[:8]}", reason=reason,
     )  # fmt: skip
 
 
 def study(
-    means: Mapping[str, tuple[Arm, float]] | Sequence[tuple[Arm, float]], seeds: Sequence[int], sd_seed: float = 0.02,
+    means: Sequence[tuple[Arm, float]], seeds: Sequence[int], sd_seed: float = 0.02,
     sd_noise: float = 0.01, name: str = "synthetic", stream: str = "synthetic",
 ) -> StudyRecord:  # fmt: skip
     """value(arm, seed) = mean(arm) + N(0, sd_seed) shared by the arms of a seed + N(0, sd_noise)."""
-    pairs = list(means.values()) if isinstance(means, Mapping) else list(means)
     runs, planned = [], []
-    for index, (arm, mean) in enumerate(pairs):
+    for index, (arm, mean) in enumerate(means):
         for seed in seeds:
             shared = generator(seed, f"{stream} seed").normal(0, sd_seed)
             own = generator(seed, f"{stream} own", index=index).normal(0, sd_noise)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from tests.analyse.synthetic import bce, focal, grid, run, study, with_state
 
 from ablation.analyse import table
 from ablation.analyse.headline import headline
 from ablation.records import StudyRecord
+from tests.analyse.synthetic import bce, focal, grid, run, study, with_state
 
 
 def say(record: StudyRecord) -> str:
@@ -52,13 +52,13 @@ def test_equal_arms_are_not_better() -> None:
 
 
 def test_the_best_of_many_equal_arms_is_seldom_called_better() -> None:
-    """12 arms equal to BCE, 200 studies: at the plain 5 % some arm would 'win' in about every fifth."""
+    """12 arms equal to BCE, 100 studies: at the plain 5 % some arm would 'win' in about every fifth."""
     arms = [(bce(), 0.4)] + [(focal(a, g), 0.4) for a in (None, 0.25, 0.75) for g in (0.0, 0.5, 1.0, 2.0)]
-    texts = [say(study(arms, range(4), stream=f"null {i}")) for i in range(200)]
+    texts = [say(study(arms, range(4), stream=f"null {i}")) for i in range(100)]
     better = sum("better than BCE" in text for text in texts)
     excluded = sum("excludes 0" in text for text in texts) + better
-    # Bonferroni bounds the share by 5 %, of which half on the good side; 4 standard errors: 21.
-    assert better <= 21 and excluded > better
+    # Bonferroni bounds the share by 5 %, of which half on the good side; 4 standard errors: 13.
+    assert better <= 13 and excluded > better
 
 
 def test_a_planted_effect_is_found() -> None:
@@ -94,5 +94,3 @@ def test_no_common_seed() -> None:
 def test_an_incomplete_study_says_so(state: str) -> None:
     assert "did not finish" not in say(grid([0, 1, 2]))
     assert "(1 of 39 runs did not finish" in say(with_state(grid([0, 1, 2]), focal(0.25, 1)[0], 2, state))
-
-

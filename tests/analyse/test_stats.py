@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
-from tests.analyse.synthetic import bce, focal, study
 
 from ablation.analyse import stats, table
 from ablation.rng import generator
+from tests.analyse.synthetic import bce, focal, study
 
 
 def test_interval_by_hand() -> None:

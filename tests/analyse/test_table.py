@@ -8,10 +8,10 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from tests.analyse.synthetic import bce, focal, grid, run, study, with_state
 
 from ablation.analyse import table, values
 from ablation.records import PlannedRun, RunRecord, StudyRecord
+from tests.analyse.synthetic import bce, focal, grid, run, study, with_state
 
 METRIC = "val/AP"
 
@@ -29,8 +29,10 @@ def test_settings_are_parsed(text: str | None, value: object) -> None:
 
 @pytest.mark.parametrize(
     ("name", "stored", "value"),
-    [("val/AP", 0.25, 0.25), ("val/AP", 0.0, 0.0), ("val/AP_class/RBC", -1.0, math.nan), ("val/AP75", -1.0, math.nan),
-     ("train/loss", -1.0, -1.0), ("train/loss", 1.7976931348623157e308, math.nan), ("val/AP", math.inf, math.nan)],
+    [("val/AP", 0.25, 0.25), ("val/AP", 0.0, 0.0), ("val/AP_class/RBC", -1.0, math.nan),
+     ("val/AP75", -1.0, math.nan),
+     ("train/loss", -1.0, -1.0), ("train/loss", 1.7976931348623157e308, math.nan),
+     ("val/AP", math.inf, math.nan)],
 )  # fmt: skip
 def test_metrics_are_parsed(name: str, stored: float, value: float) -> None:
     assert values.parse_metric(name, stored) == pytest.approx(value, nan_ok=True)
@@ -84,7 +86,13 @@ def test_a_planned_run_without_a_record_is_a_row() -> None:
     problem = table.problems(runs).iloc[0]
     assert problem["problem"] == "missing" and "loss.gamma=2.0" in problem["command"]
     arm = table.arms_table(runs, METRIC).set_index("arm").loc[focal(0.75, 2)[0]]
-    assert (arm["n_planned"], arm["n_finished"], arm["n_missing"], arm["n"], arm["n_pairs"]) == (2, 1, 1, 1, 1)
+    assert (arm["n_planned"], arm["n_finished"], arm["n_missing"], arm["n"], arm["n_pairs"]) == (
+        2,
+        1,
+        1,
+        1,
+        1,
+    )
 
 
 def test_an_arm_without_any_record_gets_its_settings_from_the_plan() -> None:
@@ -159,7 +167,10 @@ def test_arms_are_sorted_baseline_first_then_by_settings() -> None:
     ("arms", "expected"),
     [
         ([bce()], "bce"),
-        ([("bce-pos_weight=1", {"loss.name": "bce", "loss.pos_weight": "1.0"}), bce(4.0)], "bce-pos_weight=1"),
+        (
+            [("bce-pos_weight=1", {"loss.name": "bce", "loss.pos_weight": "1.0"}), bce(4.0)],
+            "bce-pos_weight=1",
+        ),
         ([("a-bce", {"loss.name": "bce"}), bce()], "bce"),
         ([("b-bce", {"loss.name": "bce"}), ("a-bce", {"loss.name": "bce"})], "a-bce"),
         ([bce(4.0), focal(None, 0)], None),
@@ -187,18 +198,29 @@ def test_a_finished_run_without_the_metric_is_a_problem() -> None:
 
 def test_curves_keep_the_last_value_of_an_epoch_and_drop_what_is_not_finite() -> None:
     history = pd.DataFrame(
-        {"epoch": [1, 2, 2, 3, 4], "metric": [METRIC] * 4 + ["other"], "value": [0.1, 0.2, 0.25, math.nan, 9.0]}
+        {
+            "epoch": [1, 2, 2, 3, 4],
+            "metric": [METRIC] * 4 + ["other"],
+            "value": [0.1, 0.2, 0.25, math.nan, 9.0],
+        }
     )
     record = RunRecord("r", "s", "bce", 3, "k", "FINISHED", {"loss.name": "bce"}, {METRIC: 0.25}, history)
     points = table.curves(StudyRecord("s", [record]), METRIC)
-    assert points.to_dict("list") == {"arm": ["bce"] * 2, "seed": [3, 3], "epoch": [1, 2], "value": [0.1, 0.25]}
+    assert points.to_dict("list") == {
+        "arm": ["bce"] * 2,
+        "seed": [3, 3],
+        "epoch": [1, 2],
+        "value": [0.1, 0.25],
+    }
     assert table.curves(StudyRecord("s", []), METRIC).empty
 
 
 def test_what_is_not_held_fixed_is_named() -> None:
     same = study([(bce(), 0.4), (focal(0.5, 1), 0.4)], [0, 1])
     assert table.not_held_fixed(same) == []
-    other = run(focal(0.5, 2), 0, 0.4, extra={"optim.lr": "0.02", "train.device": "cuda", "train.epochs": "20.0"})
+    other = run(
+        focal(0.5, 2), 0, 0.4, extra={"optim.lr": "0.02", "train.device": "cuda", "train.epochs": "20.0"}
+    )
     assert table.not_held_fixed(dataclasses.replace(same, runs=[*same.runs, other])) == ["optim.lr"]
 
 

@@ -40,7 +40,7 @@ class AlphaGammaHeatmap(Figure):
     def draw(self, view: StudyView) -> Canvas:
         cells, bce = grid(view), baseline_row(view)
         width = min(max(1.5 + 1.12 * len(cells.gammas), 3.5), 1.4 * WIDTH_IN)
-        canvas = Canvas(figsize=(width, 1.15 + 0.66 * len(cells.alphas)), layout="constrained")
+        canvas = Canvas(figsize=(width, 1.3 + 0.66 * len(cells.alphas)), layout="constrained")
         ax = canvas.add_subplot()
         norm = _norm([float(arm["mean"]) for arm in cells.arms.values() if arm["n"]], bce)
         for row, alpha in enumerate(cells.alphas):
@@ -124,7 +124,7 @@ def _colourbar(canvas: Canvas, ax: Axes, norm: Normalize, view: StudyView, bce: 
 
 def _subtitle(view: StudyView, bce: pd.Series | None) -> str:
     if bce is None:
-        return f"mean {view.metric}; no BCE arm with a value, so no differences"
+        return f"mean {view.metric}\nno BCE arm with a value, so no differences"
     interval = f" [{number(float(bce['low']))}, {number(float(bce['high']))}]" if bce["n"] > 1 else ""
     mean = f"BCE: {view.metric} {number(float(bce['mean']))}{interval}, n = {int(bce['n'])}"
-    return f"{mean}.  In the cells: mean, paired difference ± {view.percent} interval"
+    return f"{mean}\ncells: mean, paired difference ± {view.percent} interval"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
@@ -67,7 +69,8 @@ def _panels(arms: pd.DataFrame) -> list[tuple[str, list[tuple[str, str]]]]:
         return [("", everything)]
     by = min(settings, key=lambda name: (arms[name].nunique(dropna=False), name))
     panels = []
-    for (loss, value), group in arms.groupby(["loss", by], dropna=False, sort=True):
+    groups: Any = arms.groupby(["loss", by], dropna=False, sort=True)
+    for (loss, value), group in groups:
         word = format_setting(None if pd.isna(value) else value)
         labels = [_rest(str(setting), by.removeprefix(LOSS)) for setting in group["setting"]]
         title = f"{loss}, {by.removeprefix(LOSS)} = {word}"

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from hydra.core.config_store import ConfigStore
@@ -198,7 +198,7 @@ def _child(content: str, overrides: list[str], pipe: Connection, path: str) -> N
     from ablation.study.execute import execute, prepare, store_of
 
     try:
-        run = prepare(OmegaConf.create(content), overrides)
+        run = prepare(cast(DictConfig, OmegaConf.create(content)), overrides)
 
         def progress(epoch: int, metrics: dict[str, float]) -> None:
             try:
@@ -223,4 +223,6 @@ def _child(content: str, overrides: list[str], pipe: Connection, path: str) -> N
 
 def register() -> None:
     """Make the launcher known to Hydra under hydra/launcher=local."""
-    ConfigStore.instance().store(group="hydra/launcher", name="local", node=LocalLauncherConf, provider="ablation")
+    ConfigStore.instance().store(
+        group="hydra/launcher", name="local", node=LocalLauncherConf, provider="ablation"
+    )

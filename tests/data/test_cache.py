@@ -1,0 +1,207 @@
+"""The cache: the same pixels, decoded once, never half a file."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from ablation.data import cache, verify
+from ablation.data.cache import CachedSplit, cached
+from ablation.data.dataset import Example, Image, Split
+from ablation.data.shapes import Shapes, ShapesSplit
+from ablation.data.verify import check_images
+from ablation.errors import DataError, UsageError
+from ablation.rng import generator
+
+
+class Counted(Split):
+    """Images of different sizes that count how often they are read."""
+
+    def __init__(self, count: int = 7) -> None:
+        self.faults, self.reads, self.lock = [], 0, Lock()
+        none = np.empty((0, 4), np.float32), np.empty(0, np.int64), np.empty(0, np.bool_)
+        self.examples = [Example(f"{k}", 5 + k, 9 - k, *none) for k in range(count)]
+
+    def read(self, index: int) -> Image:
+        with self.lock:
+            self.reads += 1
+        example = self.examples[index]
+        return generator(1, "counted", 0, index).integers(
+            0, 256, (example.height_px, example.width_px, 3), dtype=np.uint8
+        )
+
+    def fingerprint(self) -> str:
+        return "counted"
+
+
+@pytest.fixture(autouse=True)
+def empty_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No images in RAM from another test."""
+    monkeypatch.setattr(cache, "_ram", type(cache._ram)())
+
+
+@pytest.mark.parametrize("mode", ["ram", "disk"])
+def test_each_image_is_decoded_once_for_all_runs(mode: str, tmp_path: Path) -> None:
+    source = Counted()
+    truth = [source.read(index) for index in range(7)]
+    source.reads = 0
+    for _ in range(3):  # three runs
+        split = cached(source, mode=mode, folder=tmp_path, key="k")
+        assert len(split) == 7 and split.fingerprint() == "counted"
+        for index in (3, 0, 6, 1, 2, 4, 5, 3):
+            assert_array_equal(split.read(index), truth[index])
+    assert source.reads == 7
+
+
+def test_opening_decodes_nothing(tmp_path: Path) -> None:
+    source = Counted()
+    cached(source, mode="disk", folder=tmp_path, key="k")
+    assert source.reads == 0 and list(tmp_path.iterdir()) == []
+
+
+def test_mode_none_is_the_split_itself(tmp_path: Path) -> None:
+    source = Counted()
+    assert cached(source, mode="none", folder=tmp_path, key="k") is source
+
+
+def test_several_writers_build_it_once(tmp_path: Path) -> None:
+    source = Counted()
+    splits = [cached(source, mode="disk", folder=tmp_path, key="k") for _ in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        sums = list(pool.map(lambda split: int(split.read(2).sum()), splits))
+    assert source.reads == 7 and len(set(sums)) == 1
+    assert len(list(tmp_path.glob("*.bin"))) == 1
+
+
+def test_another_key_or_size_is_another_file(tmp_path: Path) -> None:
+    source = Counted()
+    cached(source, mode="disk", folder=tmp_path, key="k").read(0)
+    cached(source, mode="disk", folder=tmp_path, key="l").read(0)
+    source.examples[0] = replace(source.examples[0], width_px=6)
+    cached(source, mode="disk", folder=tmp_path, key="k").read(0)
+    assert len(list(tmp_path.glob("*.bin"))) == 3
+
+
+@pytest.mark.parametrize("damage", ["short", "empty", "foreign"])
+def test_a_damaged_file_is_built_anew(damage: str, tmp_path: Path) -> None:
+    source = Counted()
+    truth = source.read(4)
+    cached(source, mode="disk", folder=tmp_path, key="k").read(0)
+    (path,) = tmp_path.glob("*.bin")
+    content = path.read_bytes()
+    path.write_bytes({"short": content[:-1], "empty": b"", "foreign": bytes(len(content))}[damage])
+    assert_array_equal(cached(source, mode="disk", folder=tmp_path, key="k").read(4), truth)
+    assert path.read_bytes() == content
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
+    source = Counted()
+    split = cached(source, mode="disk", folder=tmp_path, key="k")
+    assert isinstance(split, CachedSplit)
+    left = tmp_path / f".pixels-{split.key}.bin.abc123.tmp"
+    left.write_bytes(b"half")
+    split.read(0)
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("mode", ["ram", "disk"])
+def test_a_worker_gets_the_place_of_the_pixels_not_the_pixels(mode: str, tmp_path: Path) -> None:
+    settings = Shapes(train_images=30, cache="none")
+    split = cached(ShapesSplit(settings, "train", 30), mode=mode, folder=tmp_path, key="k")
+    pickled = pickle.dumps(split)
+    assert len(pickled) < 30 * 96 * 96 * 3 / 10
+    copy = pickle.loads(pickled)
+    copy.source.read = None  # a decode would fail
+    assert all(np.array_equal(copy.read(index), split.read(index)) for index in range(30))
+
+
+def test_cached_images_cannot_be_written_to(tmp_path: Path) -> None:
+    image = cached(Counted(), mode="disk", folder=tmp_path, key="k").read(0)
+    with pytest.raises(ValueError, match="read-only"):
+        image[0, 0, 0] = 1
+
+
+def test_few_splits_are_kept_in_ram() -> None:
+    def open_files() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    before = open_files()
+    for key in range(12):
+        cached(Counted(), mode="ram", folder=Path("unused"), key=str(key)).read(0)
+    assert len(cache._ram) == cache._KEPT_IN_RAM
+    assert open_files() <= before + 2 * cache._KEPT_IN_RAM
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=r"^data\.cache_dir: .*file.* cannot be used"):
+        cached(Counted(), mode="disk", folder=tmp_path / "file" / "sub", key="k").read(0)
+
+
+def test_too_little_room_is_said_before_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Counted()
+    monkeypatch.setattr(cache, "_free_memory", lambda: 100)
+    with pytest.raises(UsageError, match=r"data\.cache=ram"):
+        cached(source, mode="ram", folder=tmp_path, key="k").read(0)
+    usage = type("Usage", (), {"free": 100})
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    with pytest.raises(UsageError, match=r"data\.cache=disk"):
+        cached(source, mode="disk", folder=tmp_path, key="k").read(0)
+    assert source.reads == 0
+
+
+def test_an_image_of_another_size_than_announced_is_an_error(tmp_path: Path) -> None:
+    source = Counted()
+    right = source.examples[2]
+    image = source.read(2)
+    source.examples[2] = replace(right, width_px=right.width_px + 1)
+    source.read = lambda index: image  # type: ignore[method-assign]
+    with pytest.raises(DataError, match="when the data set was opened"):
+        cached(source, mode="disk", folder=tmp_path, key="k").read(0)
+    assert list(tmp_path.glob("*.bin")) == list(tmp_path.glob(".*.tmp")) == []
+
+
+def test_an_unchanged_file_is_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from voc_folder import encode, picture
+
+    monkeypatch.setattr(verify, "_SETTLED_S", -60.0)
+    decoded: list[str] = []
+    check = verify.check_image
+
+    def watched(path: Path) -> verify.CheckedImage:
+        decoded.append(path.name)
+        return check(path)
+
+    monkeypatch.setattr(verify, "check_image", watched)
+    paths = [tmp_path / "a.png", tmp_path / "b.png"]
+    for path in paths:
+        path.write_bytes(encode(picture(), ".png"))
+    memory = tmp_path / "memory"
+    first = check_images(paths, memory)
+    assert check_images(paths, memory) == first and sorted(decoded) == ["a.png", "b.png"]
+    before = paths[1].stat()
+    content = bytearray(paths[1].read_bytes())
+    content[-1] ^= 1
+    paths[1].write_bytes(content)
+    os.utime(paths[1], ns=(before.st_atime_ns, before.st_mtime_ns))  # same size, same time: a copy's trick
+    again = check_images(paths, memory)
+    assert decoded[2:] == ["b.png"]
+    assert again[0] == first[0] and "checksum" in str(again[1].damage)
+    assert check_images(paths, None)[0] == first[0] and len(decoded) == 5
+
+
+def test_a_file_changed_just_now_is_not_trusted_to_stay(tmp_path: Path) -> None:
+    from voc_folder import encode, picture
+
+    path = tmp_path / "a.png"
+    path.write_bytes(encode(picture(), ".png"))
+    check_images([path], tmp_path / "memory")
+    assert all('"a.png"' not in file.read_text() for file in (tmp_path / "memory").glob("*.json"))
