@@ -46,8 +46,8 @@ def expand(
         sweep: keys that the command line gives several values, with each value's text.
         fixed: keys that the command line gives one value.
         has_field: (loss, field) -> whether conf/loss/<loss>.yaml has that field. A swept field of
-            the loss does not apply to a loss without it: with `loss=bce,focal loss.gamma=0,1` BCE
-            runs once and not once per value.
+            the loss does not apply to a loss without it: with `loss=bce,focal` and a swept setting
+            of focal, BCE runs once and not once per value.
 
     Raises:
         UsageError: an arm is no mapping, is empty of values, or collides with the command line.
@@ -102,6 +102,9 @@ def _applicable(
     }
 
 
+_WORDS = ("null", "true", "false", "inf", "nan")
+
+
 def override_text(value: Any) -> str:
     """A plain value in the grammar of Hydra's overrides."""
     if value is None:
@@ -115,6 +118,6 @@ def override_text(value: Any) -> str:
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{key}:{override_text(item)}" for key, item in value.items()) + "}"
     text = str(value)
-    if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_./-]*", text):
+    if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_./-]*", text) and text.lower() not in _WORDS:
         return text
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
