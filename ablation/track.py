@@ -142,7 +142,9 @@ def experiment_of(store: Store, study: str, description: str = "") -> str:
         found = client.get_experiment_by_name(study)
         if found is None:
             location = f"{store.artifacts}/{safe_name(study)}" if store.artifacts else None
-            tags = {"mlflow.note.content": description} if description else {}
+            # Without its kind the UI opens an experiment on the pages for language models.
+            tags = {"mlflow.experimentKind": "custom_model_development"}
+            tags |= {"mlflow.note.content": description} if description else {}
             try:
                 return str(client.create_experiment(study, artifact_location=location, tags=tags))
             except MlflowException:
