@@ -105,7 +105,9 @@ def report(arguments: list[str]) -> int:
     parent = publish_files(store, given["study"], written.files, "report", {"headline": written.headline})
     print(written.text)
     print(f"\nfigures and tables: {folder}/  (and at MLflow run {parent})")
-    print("next: look at the figures, then `ablation ui` for every curve of every run")
+    program = sys.argv[0] if Path(sys.argv[0]).name == "ablation" else "ablation"
+    print(f"next:  {program} ui                                                # every curve of every run")
+    print(f"       {program} train -m sweeps=alpha_gamma data=voc data.root=DIR   # your own data")
     return 0
 
 

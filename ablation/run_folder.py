@@ -51,7 +51,7 @@ class RunFolder:
             ) from None
         return dict(value)
 
-    def write_json(self, name: str, value: dict[str, Any]) -> None:
+    def write_json(self, name: str, value: Any) -> None:
         """Write a small JSON file, whole or not at all."""
         write_json(self.file(name), value)
 
@@ -61,7 +61,7 @@ class RunFolder:
 
     def artifacts(self) -> list[Path]:
         """What goes into MLflow beside the numbers: detections and the trained weights."""
-        names = ("detections/val.json", "detections/ground_truth.json", "weights.pt")
+        names = ("detections/val.json", "detections/ground_truth.json", "weights.pt", "faults.json")
         return [self.file(name) for name in names if self.file(name).exists()]
 
     # state

@@ -277,7 +277,7 @@ class Run:
         found = self.evaluation()
         if final:
             self.folder.write_json("detections/ground_truth.json", found.ground_truth)
-            self.folder.write_json("detections/val.json", {"detections": found.results})
+            self.folder.write_json("detections/val.json", found.results)
         seconds = time.perf_counter() - started
         return {f"val/{name}": value for name, value in found.metrics.items()} | {"time/eval_s": seconds}
 

@@ -195,6 +195,18 @@ def test_matched_gain_makes_the_confidence_gradients_equal() -> None:
     assert sizes["weighted"] == pytest.approx(sizes["bce"], rel=1e-5)
 
 
+@pytest.mark.parametrize("name", ["positives", "blog"])
+def test_the_loss_never_asks_the_device_for_a_number(name: str) -> None:
+    """Tensors on "meta" have shapes and no values: an .item(), a nonzero or a mask index would fail."""
+    meta = torch.device("meta")
+    c = Criterion(preset(name), Focal(), YOLO, Assigner(AssignerConfig(0.7, 0.213), YOLO, meta))
+    outputs = [o.to(meta).requires_grad_() for o in random_outputs(YOLO, 2, 0, torch.float32)]
+    boxes, labels, present = (t.to(meta) for t in padded(CASES["ordinary"]))
+    parts = c(outputs, boxes, labels, present, cell_grid(YOLO, *SIZE, meta))
+    torch.autograd.grad(parts.total, outputs)
+    assert parts.total.device == meta and parts.total.shape == ()
+
+
 def test_one_loss_per_batch_does_not_depend_on_padding() -> None:
     outputs = random_outputs(YOLO, 2, 6, torch.float32)
     c = criterion(preset("positives"), Focal())

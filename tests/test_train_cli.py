@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from study_helpers import TINY, ablation, metrics, notes, run_folders
 
 from ablation import checkpoint
+from ablation.evaluate import average_precision
 from ablation.track import Store, load_study
 
 
@@ -33,8 +34,11 @@ def test_a_run_leaves_everything_it_should(reference: Path) -> None:
     assert {"val/AP", "val/AP50", "val/AP75", "train/loss_confidence", "train/grad_norm"} <= set(
         metrics(run)[-1]
     )
-    detections = json.loads((run / "detections" / "val.json").read_text())["detections"]
+    detections = json.loads((run / "detections" / "val.json").read_text())
     assert set(detections[0]) >= {"image_id", "category_id", "bbox", "score"}
+    truth = json.loads((run / "detections" / "ground_truth.json").read_text())
+    again = average_precision(truth, detections, [c["name"] for c in truth["categories"]])
+    assert again.metrics["AP"] == metrics(run)[-1]["val/AP"]
     state = torch.load(run / "weights.pt", weights_only=True)
     assert state["classes"]
 

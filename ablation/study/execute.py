@@ -116,6 +116,12 @@ def store_of(config: RunConfig) -> Store | None:
 def announce(runs: list[Prepared], store: Store | None) -> None:
     """Enter runs into their study's plan, in the study's folder and in MLflow."""
     first = runs[0].config
+    for data in {id(run.data): run.data for run in runs}.values():
+        faults = [*data.faults, *data.train.faults, *data.val.faults]
+        for fault in faults[:5]:
+            log.warning("data: %s: %s; %s", fault.file, fault.what, fault.action)
+        if len(faults) > 5:
+            log.warning("data: and %d more, all in faults.json of every run", len(faults) - 5)
     planned = extend_plan(plan_file(Path(first.out), first.study), [run.planned for run in runs])
     if store is not None:
         try:
@@ -184,13 +190,16 @@ def _describe(run: Prepared) -> None:
     """Write what the run is before it starts."""
     config, folder, data = run.config, run.folder, run.data
     write_text(folder.file("config.yaml"), OmegaConf.to_yaml(OmegaConf.create(plain(config))))
+    faults = [*data.faults, *data.train.faults, *data.val.faults]
+    if faults:
+        folder.write_json("faults.json", [vars(fault) for fault in faults])
     profile = {
         "classes": list(data.classes),
         "train_images": len(data.train),
         "val_images": len(data.val),
         "train_boxes": sum(data.train.counts().values()),
         "val_boxes": sum(data.val.counts().values()),
-        "faults": len(data.faults) + len(data.train.faults) + len(data.val.faults),
+        "faults": len(faults),
     }
     folder.write_json(
         "run.json",

@@ -77,7 +77,7 @@ class LocalLauncher(Launcher):
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["ablation.study.execute"])
         returns = [JobReturn(overrides=list(overrides)) for overrides in job_overrides]
-        jobs = [self._job(overrides, number) for number, overrides in enumerate(job_overrides)]
+        jobs = [self._job(overrides) for overrides in job_overrides]
         waiting = list(enumerate(jobs))
         running: list[_Child] = []
         free = list(range(self.slots))
@@ -99,7 +99,7 @@ class LocalLauncher(Launcher):
             raise
         return returns
 
-    def _job(self, overrides: Sequence[str], number: int) -> DictConfig:
+    def _job(self, overrides: Sequence[str]) -> DictConfig:
         config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
         OmegaConf.set_struct(config, False)
         OmegaConf.set_readonly(config, False)
@@ -107,11 +107,11 @@ class LocalLauncher(Launcher):
             config.pop("hydra", None)
             if config.train.threads is None:
                 config.train.threads = self.threads
-            if self.gpus and config.train.device == "auto":
-                config.train.device = f"cuda:{number % self.gpus}"
         return config
 
     def _start(self, context: Any, index: int, job: DictConfig, overrides: list[str], slot: int) -> _Child:
+        if self.gpus and job.train.device == "auto":
+            job.train.device = f"cuda:{slot % self.gpus}"
         label = f"{job.arm} seed {job.seed}"
         folder = Path(job.out) / safe_name(str(job.study)) / "logs"
         folder.mkdir(parents=True, exist_ok=True)
