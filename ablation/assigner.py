@@ -153,10 +153,10 @@ class Assigner:
 
     def _best_overlap(self, predicted: Tensor, boxes: Tensor, present: Tensor, grid: CellGrid) -> Tensor:
         """(batch, cells): the largest IoU of each decoded box with a ground truth of its image."""
-        truth = cxcywh_to_xyxy(boxes)[:, None]
+        # Padding becomes a box of area 0, which overlaps nothing.
+        truth = torch.where(present[..., None], cxcywh_to_xyxy(boxes), 0.0)[:, None]
         parts = []
         # Head by head, so that the (batch, cells, objects) intermediate stays small.
         for part in cxcywh_to_xyxy(predicted).split(grid.sizes, dim=1):
-            overlap = torch.where(present[:, None], iou(part[:, :, None], truth), 0.0)
-            parts.append(overlap.amax(-1))
+            parts.append(iou(part[:, :, None], truth).amax(-1))
         return torch.cat(parts, dim=1)

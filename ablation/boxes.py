@@ -33,10 +33,12 @@ def iou(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
 
     Two boxes of area 0 have IoU 0.
     """
-    low = torch.maximum(a_xyxy[..., :2], b_xyxy[..., :2])
-    high = torch.minimum(a_xyxy[..., 2:4], b_xyxy[..., 2:4])
-    overlap = (high - low).clamp(min=0)
-    intersection = overlap[..., 0] * overlap[..., 1]
+    # Coordinate by coordinate: planes of numbers are several times faster than pairs of them.
+    left_a, top_a, right_a, bottom_a = a_xyxy.unbind(-1)
+    left_b, top_b, right_b, bottom_b = b_xyxy.unbind(-1)
+    width = (torch.minimum(right_a, right_b) - torch.maximum(left_a, left_b)).clamp(min=0)
+    height = (torch.minimum(bottom_a, bottom_b) - torch.maximum(top_a, top_b)).clamp(min=0)
+    intersection = width * height
     union = area(a_xyxy) + area(b_xyxy) - intersection
     return intersection / union.clamp(min=EPSILON)
 
