@@ -33,6 +33,8 @@ from ablation.records import PlannedRun, RunRecord, StudyRecord
 from ablation.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
+# It announces every table that it creates; a new store is not worth a line.
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
 
 PARENT = "study"
 """Value of the tag `kind` of the run that stands for a whole study."""

@@ -12,10 +12,19 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 
 TINY = [
-    "model=yolov4_small", "model.width=0.0625", "model.depth=0.1",
-    "data.train_images=24", "data.val_images=8", "data.size_px=64", "train.size_px=64", "train.batch_size=8", "train.epochs=2", "train.eval_every=1",
-    "train.precision=fp32", "train.threads=1",
-]  # fmt: skip
+    "model=yolov4_small",
+    "model.width=0.0625",
+    "model.depth=0.1",
+    "data.train_images=24",
+    "data.val_images=8",
+    "data.size_px=64",
+    "train.size_px=64",
+    "train.batch_size=8",
+    "train.epochs=2",
+    "train.eval_every=1",
+    "train.precision=fp32",
+    "train.threads=1",
+]
 """Overrides for a run of about a second."""
 
 

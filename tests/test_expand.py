@@ -13,7 +13,9 @@ def has_field(loss: str, field: str) -> bool:
     return field in {"bce": ["pos_weight"], "focal": ["alpha", "gamma"]}[loss]
 
 
-def overrides(arms: object, sweep: dict[str, list[str]] | None = None, fixed: tuple[str, ...] = ()) -> list[list[str]]:
+def overrides(
+    arms: object, sweep: dict[str, list[str]] | None = None, fixed: tuple[str, ...] = ()
+) -> list[list[str]]:
     return [job.overrides() for job in expand(arms, sweep or {}, fixed, has_field)]  # type: ignore[arg-type]
 
 
@@ -52,7 +54,8 @@ def test_an_arm_that_is_none_is_refused(arms: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [None, True, 3, 0.25, 1e-05, "bce", "two words", "it's", "a=b", [1, 2.5], {"a": 1}, "x,y", "null"]
+    "value",
+    [None, True, 3, 0.25, 1e-05, "bce", "two words", "it's", "a=b", [1, 2.5], {"a": 1}, "x,y", "null"],
 )
 def test_override_text_is_read_back_as_the_same_value(value: object) -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ def test_the_rate_rises_linearly_and_falls_along_a_cosine() -> None:
     assert rates[-1] == pytest.approx(0.001)
     middle = 0.001 + 0.099 * (1 + math.cos(math.pi * 13 / 39)) / 2
     assert rates[23] == pytest.approx(middle)
-    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a >= b for a, b in pairwise(rates[10:]))
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])

@@ -25,11 +25,19 @@ def run_folder(folder: Path, arm: str = "bce", seed: int = 0, key: str = "k" * 6
     run.write_json(
         "run.json",
         {
-            "study": "s", "description": "", "arm": arm, "seed": seed, "key": key, "fingerprint": "f" * 64,
-            "command": "ablation train", "code": {"version": "0.1.0"}, "data": {"name": "d"}, "data_profile": {},
+            "study": "s",
+            "description": "",
+            "arm": arm,
+            "seed": seed,
+            "key": key,
+            "fingerprint": "f" * 64,
+            "command": "ablation train",
+            "code": {"version": "0.1.0"},
+            "data": {"name": "d"},
+            "data_profile": {},
             "params": {"loss.name": arm, "loss.gamma": "2.0", "loss.alpha": "None"},
         },
-    )  # fmt: skip
+    )
     run.file("config.yaml").write_text("seed: 0\n")
     run.set_state("RUNNING")
     return run
@@ -73,7 +81,9 @@ def test_an_edited_configuration_supersedes_the_old_run(tmp_path: Path) -> None:
         folder = run_folder(tmp_path, key=key)
         folder.set_state("FINISHED")
         Mirror(store, folder, strict=True).finish([])
-    publish_plan(store, "s", [PlannedRun("bce", 0, "b" * 64, "c"), PlannedRun("bce", 1, "d" * 64, "c")], "why")
+    publish_plan(
+        store, "s", [PlannedRun("bce", 0, "b" * 64, "c"), PlannedRun("bce", 1, "d" * 64, "c")], "why"
+    )
     study = load_study(store, "s")
     assert {run.key[0]: run.state for run in study.runs} == {"a": "SUPERSEDED", "b": "FINISHED"}
     assert study.description == "why" and len(study.planned) == 2
@@ -85,7 +95,8 @@ def test_eight_processes_open_a_new_store_at_once(tmp_path: Path) -> None:
         f"s = Store.of('sqlite:///{tmp_path}/mlflow.db', None); s.prepare(); experiment_of(s, 'shared')"
     )
     children = [
-        subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(8)
+        subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        for _ in range(8)
     ]
     for child in children:
         _, errors = child.communicate(timeout=120)
@@ -101,7 +112,7 @@ def test_names_are_what_they_say(tmp_path: Path) -> None:
     experiment = store.client().get_experiment_by_name("../../etc")
     assert experiment is not None
     assert ".." not in experiment.artifact_location
-    with pytest.raises(UsageError, match="study=nothing: no such study.*there are: ../../etc"):
+    with pytest.raises(UsageError, match=r"study=nothing: no such study.*there are: \.\./\.\./etc"):
         load_study(store, "nothing")
     for uri in ("mlruns", "file:///tmp/x"):
         with pytest.raises(UsageError, match=r"tracking\.uri"):

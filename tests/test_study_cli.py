@@ -123,20 +123,28 @@ def test_sync_logs_what_was_never_tracked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["train", "-m", "sweeps=typo"], 2, "sweeps/typo"),
+        (
+            ["train", "-m", "sweeps=typo"],
+            2,
+            "sweeps=typo: no such file sweeps/typo.yaml; there are: alpha_gamma",
+        ),
         (["train", "sweeps=demo"], 2, "add -m"),
-        (["train", "loss=fokal"], 2, "loss/fokal"),
-        (["train", "los=focal"], 2, "los"),
-        (["train", "loss=focal", "loss.gama=1"], 2, "loss.gama"),
+        (["train", "loss=fokal"], 2, "loss=fokal: no such file loss/fokal.yaml; there are: "),
+        (["train", "los=focal"], 2, "los: no such key; there are: data, model, loss"),
+        (["train", "loss=focal", "loss.gama=1"], 2, "loss.gama: no such key; there are: alpha, gamma"),
         (["train", "loss=focal", "loss.gamma=-1"], 2, "loss.gamma: found -1.0, must be >= 0"),
         (["train", "loss=focal", "loss.gamma=x"], 2, "loss.gamma"),
         (["train", "loss=focal", "loss.alpha=2"], 2, "loss.alpha: found 2.0, must be in [0, 1]"),
-        (["train", "train.epochs=abc"], 2, "train.epochs"),
+        (
+            ["train", "train.epochs=abc"],
+            2,
+            "train.epochs=abc: Value 'abc' of type 'str' could not be converted",
+        ),
         (["train", "loss.gamma="], 2, "loss.gamma"),
-        (["train", "loss=bce", "loss.gamma=2"], 2, "loss.gamma"),
+        (["train", "loss=bce", "loss.gamma=2"], 2, "loss.gamma: no such key; there are: pos_weight"),
         (["train", "data=voc", "data.root=nowhere"], 2, "nowhere"),
         (["train", "data.train_images=4", "data.val_images=4", "train.batch_size=16"], 2, "train.batch_size"),
-        (["train", "-m", "loss=focal", "loss.gamma=0,-1"], 2, "loss.gamma: found -1.0"),
+        (["train", "loss=focal", "loss.gamma=0,-1", "-m"], 2, "loss.gamma: found -1.0"),
         (["report", "study=nothing"], 2, "mlflow.db"),
         (["report"], 2, "study=... is missing"),
         (["report", "studdy=x"], 2, "studdy=x"),
@@ -149,6 +157,7 @@ def test_wrong_usage_gets_one_line_and_exit_code_2(
 ) -> None:
     result = ablation(tmp_path, *arguments, check=code)
     assert message in error_line(result)
+    assert result.stderr.count("\n") == 1, result.stderr
     assert run_folders(tmp_path) == []
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import sys
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
-from hydra.errors import CompactHydraException, HydraException
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -90,30 +90,61 @@ def main(arguments: list[str]) -> None:
     if not any(argument.startswith("hydra.searchpath=") for argument in arguments):
         folders = {root: None, Path.cwd(): None}
         arguments = [*arguments, "hydra.searchpath=[" + ",".join(f"'file://{f}'" for f in folders) + "]"]
-    entry = hydra.main(version_base="1.3", config_path=str(root / "conf"), config_name="train")(task)
-    former, sys.argv = sys.argv, ["ablation train", *arguments]
+    failures: list[AblationError] = []
+
+    def guarded(config: DictConfig) -> str:
+        try:
+            return task(config)
+        except AblationError as error:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise
+            failures.append(error)  # Hydra would print lines of its own around it
+            return "FAILED"
+
+    entry = hydra.main(version_base="1.3", config_path=str(root / "conf"), config_name="train")(guarded)
+    former, sys.argv = sys.argv, ["ablation train", *_flags_first(arguments)]
     try:
         entry()
     except (HydraException, OmegaConfBaseException) as error:
         raise UsageError(explain(error)) from error
     finally:
         sys.argv = former
+    if failures:
+        raise failures[0]
+
+
+def _flags_first(arguments: list[str]) -> list[str]:
+    """argparse, which Hydra uses, cannot take -m between two overrides."""
+    multirun = [argument for argument in arguments if argument in ("-m", "--multirun")]
+    return multirun[:1] + [argument for argument in arguments if argument not in multirun]
 
 
 def explain(error: BaseException) -> str:
     """Hydra's error over many lines -> one that names the key, what was found, what would be right."""
-    lines = [line.strip() for line in str(error).split("\n")]
-    lines = [line for line in lines if line and not _noise(line)]
-    cause: Any = error.__cause__
-    text = "; ".join(lines)
-    if cause is not None and not isinstance(cause, CompactHydraException):
-        first = str(cause).split("\n")[0].strip()
-        if first and first not in text:
-            text = f"{text}: {first}"
-    return one_line(text)
+    text = str(error)
+    missing = re.search(r"Could not find '([^']+)/([^'/]+)'", text)
+    if missing:
+        options = [line.strip() for line in text.partition("Available options")[2].splitlines()[1:]]
+        options = [option for option in options if re.fullmatch(r"[\w.-]+", option)]
+        group, name = missing.groups()
+        return f"{group}={name}: no such file {group}/{name}.yaml; there are: {', '.join(options)}"
+    unknown = re.match(r"Could not override '([^']+)'", text)
+    if unknown:
+        parent = getattr(error.__cause__, "parent_node", None)
+        known = (
+            [str(key) for key in parent if key not in ("_target_", "hydra")]
+            if isinstance(parent, DictConfig)
+            else []
+        )
+        return f"{unknown[1]}: no such key" + (f"; there are: {', '.join(known)}" if known else "")
+    lines = [line.strip() for line in text.removeprefix("Error merging override ").splitlines()]
+    lines = [line for line in lines if line and not line.startswith(_NOISE)]
+    cause = str(error.__cause__ or "").partition("\n")[0].strip()
+    if cause and cause not in text:
+        lines.append(cause)
+    override = getattr(error, "override", None)
+    return one_line(": ".join([str(override), *lines] if override else lines))
 
 
-def _noise(line: str) -> bool:
-    starts = ("Set the environment variable", "Config search path", "provider=", "object_type=", "full_key:",
-              "reference_type=", "To append to your config use", "See https", "You may")  # fmt: skip
-    return line.startswith(starts)
+_NOISE = ("Set the environment variable", "Config search path", "provider=", "object_type=", "full_key:",
+          "reference_type=", "To append to your config use", "See https")  # fmt: skip

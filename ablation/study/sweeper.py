@@ -155,7 +155,7 @@ class StudySweeper(Sweeper):
     def _sum_up(self, runs: list[Prepared], todo: list[Prepared], returns: Sequence[JobReturn]) -> None:
         failures = []
         for run, ended in zip(todo, returns, strict=True):
-            if ended.status != JobStatus.COMPLETED:
+            if ended.status != JobStatus.COMPLETED and run.folder.state not in DONE_STATES:
                 if run.folder.state == "RUNNING":  # it could not say so itself: it was killed
                     run.folder.set_state("FAILED", one_line(ended._return_value, 300))
                     Mirror(self.store, run.folder).finish([])

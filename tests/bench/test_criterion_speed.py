@@ -70,7 +70,9 @@ def seconds(work: Callable[[], object], repeats: int) -> float:
 
 
 @pytest.mark.bench
-@pytest.mark.parametrize(("size_px", "batch", "objects"), [(96, 16, 5), (256, 8, 13), (416, 16, 13), (416, 16, 40)])
+@pytest.mark.parametrize(
+    ("size_px", "batch", "objects"), [(96, 16, 5), (256, 8, 13), (416, 16, 13), (416, 16, 40)]
+)
 def test_vectorised_against_looped(size_px: int, batch: int, objects: int) -> None:
     g = torch.Generator().manual_seed(0)
     outputs = [
@@ -97,5 +99,5 @@ def test_vectorised_against_looped(size_px: int, batch: int, objects: int) -> No
 
     assert float(ours()) == pytest.approx(float(theirs()), rel=1e-5)
     fast, slow = seconds(ours, 7), seconds(theirs, 3)
-    print(f"\n{size_px} px, batch {batch}, {objects} objects: {1000 * fast:.1f} ms against {1000 * slow:.1f} ms, "
-          f"{slow / fast:.1f} times")  # fmt: skip
+    case = f"{size_px} px, batch {batch}, {objects} objects"
+    print(f"\n{case}: {1000 * fast:.1f} ms against {1000 * slow:.1f} ms, {slow / fast:.1f} times")
