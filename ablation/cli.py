@@ -17,7 +17,11 @@ ablation: should focal loss replace BCE on YOLOv4's confidence term, for your da
 
   ablation train [overrides]           one run, e.g. loss=focal loss.gamma=2
   ablation train -m [overrides]        several: loss.gamma=0,1,2 seed=0,1, or a study: sweeps=NAME
+  ablation check [overrides]           audit a data set before training: data=voc data.root=DIR
   ablation report study=NAME           figures and tables; also attached to the study's MLflow run
+  ablation predict run=RUN images=DIR  draw detections, and write detections.json; RUN is a run's
+                                       folder, or the beginning of its key or MLflow id
+  ablation export run=RUN format=NAME  the network as darknet (.weights), pth or onnx
   ablation ui [port=5000]              MLflow's UI on the store in this folder
   ablation sync [out=runs]             replay runs' folders into MLflow
   ablation --version | --help          `ablation train --help` lists the configuration
@@ -61,7 +65,8 @@ def run(arguments: list[str]) -> int:
         print(__version__)
         return 0
     command, rest = arguments[0], arguments[1:]
-    commands = {"train": train, "report": report, "ui": ui, "sync": sync}
+    commands = {"train": train, "check": check, "report": report, "predict": predict, "export": export,
+                "ui": ui, "sync": sync}  # fmt: skip
     if command not in commands:
         raise UsageError(f"{command}: no such command; there are: {', '.join(commands)}")
     return commands[command](rest)
@@ -87,6 +92,28 @@ def train(arguments: list[str]) -> int:
     from ablation.study.app import main as application
 
     application(arguments)
+    return 0
+
+
+def check(arguments: list[str]) -> int:
+    """Audit a data set; takes what train takes, and test=true to look at the test split too."""
+    from ablation.analyse.audit_report import show, write_files
+    from ablation.config import typed
+    from ablation.files import safe_name
+    from ablation.study.app import composed
+    from ablation.study.check import check as look_at
+
+    own = [argument for argument in arguments if argument.startswith("test=")]
+    if own and own[-1] not in ("test=true", "test=false"):
+        raise UsageError(f"{own[-1]}: must be test=true or test=false")
+    config = typed(composed([argument for argument in arguments if argument not in own]))
+    checked = look_at(config, test=bool(own) and own[-1] == "test=true")
+    folder = Path(config.out) / "check" / safe_name(checked.audit.name)
+    show(checked.audit)
+    write_files(checked.audit, folder)
+    print(f"figures and check.json: {folder}/")
+    if checked.refusal is not None:
+        raise checked.refusal
     return 0
 
 
@@ -139,6 +166,44 @@ def sync(arguments: list[str]) -> int:
     store = Store.of(given["uri"] or None, given["artifacts"] or None)
     count = replay(Path(given["out"]), store)
     print(f"{count} runs in {given['out']}/ are now in {store.uri}")
+    return 0
+
+
+def predict(arguments: list[str]) -> int:
+    """Detections of a trained run on a folder of images."""
+    from ablation.files import safe_name
+    from ablation.predict import predict as predict_images
+    from ablation.study.load import find_run, load_run
+    from ablation.track import Store
+
+    given = settings("predict", arguments, {"run": None, "images": None, "score": "0.25", "to": "",
+                                            "uri": "", "artifacts": ""})  # fmt: skip
+    try:
+        score = float(given["score"])
+    except ValueError:
+        raise UsageError(f"score={given['score']}: must be a number in [0, 1)") from None
+    run = load_run(find_run(given["run"], Store.of(given["uri"] or None, given["artifacts"] or None)))
+    images = Path(given["images"])
+    to = Path(given["to"]) if given["to"] else run.folder.file("predictions") / safe_name(images.name)
+    found = predict_images(run, images, to, score)
+    print(f"{len(found.results)} detections above {score:g} in {found.images} images: {to}/")
+    if found.failed:
+        raise AblationError(
+            f"{len(found.failed)} of {found.images} images could not be read: {'; '.join(found.failed[:3])}"
+        )
+    return 0
+
+
+def export(arguments: list[str]) -> int:
+    """A trained run's network for other programs."""
+    from ablation.export import export as export_network
+    from ablation.study.load import find_run, load_run
+    from ablation.track import Store
+
+    given = settings("export", arguments, {"run": None, "format": None, "to": "", "uri": "", "artifacts": ""})
+    run = load_run(find_run(given["run"], Store.of(given["uri"] or None, given["artifacts"] or None)))
+    path = export_network(run, given["format"], Path(given["to"]) if given["to"] else None)
+    print(f"{path} ({path.stat().st_size:,} bytes); what is needed to use it: {path}.json")
     return 0
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,33 +34,76 @@ OPEN_GROUPS: dict[str, type] = {"data": DataSource, "model": DetectorConfig, "lo
 
 @dataclass
 class OptimConfig:
-    """Optimizer and schedule: linear warm-up, then cosine to lr x lr_min_share.
+    """Optimizer and schedule: warm-up, then a cosine or steps; see ablation.optim for the equations.
 
     Attributes:
-        name: sgd (with Nesterov momentum) or adamw.
+        name: sgd or adamw.
         lr: peak learning rate.
+        reference_batch: null, or N: the peak is lr x batch_size / N, clipped to [lr_low, lr_high].
+        lr_low, lr_high: null: not clipped on that side.
         momentum: SGD's momentum, AdamW's beta1.
+        nesterov: Nesterov's form of SGD's momentum.
         weight_decay: on convolution kernels only, never on biases or batch norm.
-        warmup_epochs: may be a fraction of an epoch; the rate rises linearly from 0.
+        schedule: what follows the warm-up: cosine, or steps.
+        lr_min_share: where the cosine ends, as a share of the peak.
+        flat_share: in [0, 1), of the whole training: the cosine ends this much earlier and stays there.
+        milestones: in (0, 1), shares of the whole training: `steps` multiplies the rate at each ...
+        factor: ... by this, in (0, 1].
+        warmup_epochs: may be a fraction of an epoch.
+        warmup_share: null, or a further limit: this share of the epochs, though never below one epoch.
+        warmup_steps: null, or the warm-up in steps of the optimizer (Darknet's burn_in), which
+            replaces both of them.
+        warmup_start: in [0, 1], where the warm-up starts from, as a share of the peak.
+        warmup_power: > 0, the power by which it rises; 1 is linear, Darknet's is 4.
         clip_norm: the gradient's norm is clipped to this; null: not at all.
     """
 
     name: str = "sgd"
     lr: float = 0.01
+    reference_batch: int | None = None
+    lr_low: float | None = None
+    lr_high: float | None = None
     momentum: float = 0.937
     nesterov: bool = True
     weight_decay: float = 5e-4
-    warmup_epochs: float = 1.0
+    schedule: str = "cosine"
     lr_min_share: float = 0.01
+    flat_share: float = 0.0
+    milestones: list[float] = field(default_factory=list)
+    factor: float = 0.1
+    warmup_epochs: float = 1.0
+    warmup_share: float | None = None
+    warmup_steps: int | None = None
+    warmup_start: float = 0.0
+    warmup_power: float = 1.0
     clip_norm: float | None = 10.0
 
     def __post_init__(self) -> None:
         require(self.name in ("sgd", "adamw"), "name", self.name, "sgd or adamw")
         require(self.lr > 0, "lr", self.lr, "> 0")
+        require(self.reference_batch is None or self.reference_batch >= 1, "reference_batch",
+                self.reference_batch, ">= 1, or null")  # fmt: skip
+        for name in ("lr_low", "lr_high"):
+            value = getattr(self, name)
+            require(value is None or value > 0, name, value, "> 0, or null")
+        if self.lr_low is not None and self.lr_high is not None:
+            require(self.lr_low <= self.lr_high, "lr_low", self.lr_low, f"at most lr_high ({self.lr_high:g})")
         require(0 <= self.momentum < 1, "momentum", self.momentum, "in [0, 1)")
         require(self.weight_decay >= 0, "weight_decay", self.weight_decay, ">= 0")
-        require(self.warmup_epochs >= 0, "warmup_epochs", self.warmup_epochs, ">= 0")
+        require(self.schedule in ("cosine", "steps"), "schedule", self.schedule, "cosine or steps")
         require(0 <= self.lr_min_share <= 1, "lr_min_share", self.lr_min_share, "in [0, 1]")
+        require(0 <= self.flat_share < 1, "flat_share", self.flat_share, "in [0, 1)")
+        rising = [0.0, *self.milestones, 1.0]
+        require(all(a < b for a, b in itertools.pairwise(rising)), "milestones", self.milestones,
+                "rising numbers in (0, 1)")  # fmt: skip
+        require(0 < self.factor <= 1, "factor", self.factor, "in (0, 1]")
+        require(self.warmup_epochs >= 0, "warmup_epochs", self.warmup_epochs, ">= 0")
+        require(self.warmup_share is None or 0 <= self.warmup_share <= 1, "warmup_share",
+                self.warmup_share, "in [0, 1], or null")  # fmt: skip
+        require(self.warmup_steps is None or self.warmup_steps >= 0, "warmup_steps", self.warmup_steps,
+                ">= 0, or null")  # fmt: skip
+        require(0 <= self.warmup_start <= 1, "warmup_start", self.warmup_start, "in [0, 1]")
+        require(0 < self.warmup_power < float("inf"), "warmup_power", self.warmup_power, "> 0 and finite")
         require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", self.clip_norm, "> 0, or null")
 
 
@@ -70,6 +114,8 @@ class TrainConfig:
     Attributes:
         epochs, batch_size: the last incomplete batch of an epoch is dropped.
         size_px: side of the square input, a multiple of 32.
+        multi_scale: sizes in pixels, multiples of 32, of which each training batch takes one; null:
+            always size_px. Evaluation is at size_px, and anchors stay as they are at size_px.
         precision: auto, fp32 or bf16. auto becomes bf16 where the machine computes it fast, and is
             replaced by what it became before the run's key is made.
         channels_last: memory format of the network.
@@ -89,6 +135,7 @@ class TrainConfig:
     epochs: int = 30
     batch_size: int = 16
     size_px: int = 96
+    multi_scale: list[int] | None = None
     precision: str = "auto"
     channels_last: bool = True
     ema_decay: float | None = 0.998
@@ -111,6 +158,9 @@ class TrainConfig:
             require(getattr(self, name) >= 1, name, getattr(self, name), ">= 1")
         require(self.size_px >= 32 and self.size_px % 32 == 0, "size_px", self.size_px,
                 "a multiple of 32")  # fmt: skip
+        sizes = self.multi_scale
+        require(sizes is None or (len(sizes) > 0 and all(px >= 32 and px % 32 == 0 for px in sizes)),
+                "multi_scale", sizes, "a list of multiples of 32, or null")  # fmt: skip
         require(self.precision in ("auto", "fp32", "bf16"), "precision", self.precision,
                 "auto, fp32 or bf16")  # fmt: skip
         require(self.ema_decay is None or 0 <= self.ema_decay < 1, "ema_decay", self.ema_decay,

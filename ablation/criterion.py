@@ -28,7 +28,7 @@ from ablation.model.head import (
     flatten_outputs,
 )
 
-NORMALISERS = ("positives", "valid_cells")
+NORMALISERS = ("positives", "valid_cells", "images")
 
 
 @dataclass
@@ -38,7 +38,8 @@ class CriterionConfig:
     Attributes:
         normaliser: what the confidence term is divided by: "positives" (as RetinaNet does) or
             "valid_cells" (positives and negatives; the seed method's mean). Box and class are
-            always divided by positives.
+            divided by positives with either. "images" (Darknet): every term is a sum over cells,
+            divided by the images of the batch.
         by_scale: divide each head by its own count and sum the heads (seed method), or pool them.
         balance: weight of each head's confidence, coarsest stride first.
         box_gain, class_gain: factors of the box term (sum of 1 - CIoU) and of the class term (sum
@@ -134,7 +135,7 @@ class Criterion:
         predicted = decode_boxes(raw, grid)
         found = self.assigner(boxes_cxcywh_px, labels, present, predicted.detach(), grid)
         heads = F.one_hot(found.head, len(self.layout.masks)).to(raw.dtype)
-        count = self._count(found.matched.to(raw.dtype).sum(0) @ heads)
+        count = self._count(found.matched.to(raw.dtype).sum(0) @ heads, raw.shape[0])
 
         overlap, quality = self._overlap(predicted, found)
         box = (torch.where(found.matched, 1 - overlap, 0.0).sum(0) @ heads) / count
@@ -184,8 +185,10 @@ class Criterion:
         self.calibration = bce / own
         return self.calibration
 
-    def _count(self, per_head: Tensor) -> Tensor:
-        """(heads,) divisor of each head, at least 1: its own count, or everybody's."""
+    def _count(self, per_head: Tensor, images: int) -> Tensor:
+        """(heads,) divisor of each head, at least 1: its own count, everybody's, or the images."""
+        if self.config.normaliser == "images":
+            return torch.full_like(per_head, float(images))
         return (per_head if self.config.by_scale else per_head.sum().expand_as(per_head)).clamp(min=1)
 
     def _overlap(self, predicted: Tensor, found: Assignment) -> tuple[Tensor, Tensor]:
@@ -230,7 +233,7 @@ class Criterion:
             valid.append(mask.sum())
             positives.append(objectness.sum())
         divisor = positives if self.config.normaliser == "positives" else valid
-        count = self._count(torch.stack(divisor).to(logits.dtype))
+        count = self._count(torch.stack(divisor).to(logits.dtype), batch)
         term = (self._balance * torch.stack(costs) / count).sum() * self.config.confidence_weight
         if self.config.reference_px is not None:
             _, rows, columns = grid.shapes[0]

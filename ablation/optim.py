@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -29,18 +30,51 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimi
     return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov, fused=True)
 
 
+def scaled_to_batch(config: OptimConfig, batch_size: int) -> OptimConfig:
+    """The same settings with the peak rate for this batch: lr x batch_size / reference_batch, clipped.
+
+    Without a reference_batch they are returned as they are.
+    """
+    if config.reference_batch is None:
+        return config
+    rate = config.lr * batch_size / config.reference_batch
+    low = 0.0 if config.lr_low is None else config.lr_low
+    high = math.inf if config.lr_high is None else config.lr_high
+    return replace(config, lr=min(max(rate, low), high))
+
+
 def learning_rate(config: OptimConfig, step: int, steps_per_epoch: int, epochs: int) -> float:
     """The rate of a step (0-based): a pure function, so a resumed run needs no scheduler state.
 
-    Rises linearly over the warm-up, then falls along half a cosine to lr x lr_min_share.
+    With n = step + 1 and a warm-up of W steps:
+
+        n <= W:  start + (lr - start) (n / W)^warmup_power,   start = lr x warmup_start
+        cosine:  low + (lr - low) (1 + cos(pi share)) / 2,    low = lr x lr_min_share
+        steps:   lr x factor^k,  k milestones lie at or before step / total
+
+    share rises from 0 at the first step after the warm-up to 1 at the last step before the flat end.
     """
-    warmup = min(round(config.warmup_epochs * steps_per_epoch), epochs * steps_per_epoch - 1)
+    whole = epochs * steps_per_epoch
+    warmup = min(_warmup_steps(config, steps_per_epoch, epochs), whole - 1)
     if step < warmup:
-        return config.lr * (step + 1) / warmup
-    total = epochs * steps_per_epoch - warmup
-    share = (step - warmup) / max(total - 1, 1)
+        start, power = config.lr * config.warmup_start, config.warmup_power
+        return start + (config.lr - start) * math.pow(step + 1, power) / math.pow(warmup, power)
+    if config.schedule == "steps":
+        passed = sum(step >= milestone * whole for milestone in config.milestones)
+        return config.lr * config.factor**passed
+    total = whole - round(config.flat_share * whole) - warmup
+    share = min((step - warmup) / max(total - 1, 1), 1.0)
     low = config.lr * config.lr_min_share
     return low + (config.lr - low) * (1 + math.cos(math.pi * share)) / 2
+
+
+def _warmup_steps(config: OptimConfig, steps_per_epoch: int, epochs: int) -> int:
+    if config.warmup_steps is not None:
+        return config.warmup_steps
+    length = config.warmup_epochs
+    if config.warmup_share is not None:
+        length = min(length, max(config.warmup_share * epochs, 1.0))
+    return round(length * steps_per_epoch)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

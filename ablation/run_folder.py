@@ -5,6 +5,7 @@ run.json         study, arm, seed, key, fingerprint, code version, command
 metrics.jsonl    one fsynced line an epoch: {"epoch", "time_ms", "metrics"}
 checkpoint-*.pt  see checkpoint.py
 notes.json       facts found while training (batch digests, gain, machine)
+batch.png        images of the first training batch, as the network sees them, with their boxes
 detections/      val results in COCO's format, and the ground truth they belong to
 state.json       RUNNING, STOPPED, KILLED, FAILED, DIVERGED or FINISHED, and why
 DONE             written last: FINISHED or DIVERGED, nothing left to do
@@ -13,6 +14,7 @@ DONE             written last: FINISHED or DIVERGED, nothing left to do
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -60,8 +62,14 @@ class RunFolder:
         self.write_json("notes.json", self.read_json("notes.json") | values)
 
     def artifacts(self) -> list[Path]:
-        """What goes into MLflow beside the numbers: detections and the trained weights."""
-        names = ("detections/val.json", "detections/ground_truth.json", "weights.pt", "faults.json")
+        """What goes into MLflow beside the numbers: detections, the first batch, weights and faults."""
+        names = (
+            "detections/val.json",
+            "detections/ground_truth.json",
+            "batch.png",
+            "weights.pt",
+            "faults.json",
+        )
         return [self.file(name) for name in names if self.file(name).exists()]
 
     # state
@@ -86,7 +94,8 @@ class RunFolder:
         started = now if state == "RUNNING" and not former else former.get("started_ms", now)
         ended = None if state == "RUNNING" else now
         self.write_json(
-            "state.json", {"state": state, "reason": reason, "started_ms": started, "ended_ms": ended}
+            "state.json",
+            {"state": state, "reason": reason, "started_ms": started, "ended_ms": ended, "pid": os.getpid()},
         )
         if state in DONE_STATES:
             write_text(self.file("DONE"), state + "\n")
@@ -116,6 +125,13 @@ class RunFolder:
                         f"{self.file('metrics.jsonl')}:{number}: not JSON: {line[:60]}"
                     ) from None
         return lines
+
+    def settled_metrics(self) -> list[dict[str, Any]]:
+        """The lines that no resuming can replace: up to the newest checkpoint, or all once it is DONE."""
+        if self.file("DONE").exists():
+            return self.metrics()
+        epochs = [int(path.name.split("-")[1]) for path in self.path.glob("checkpoint-*-*.pt")]
+        return [line for line in self.metrics() if line["epoch"] <= max(epochs, default=0)]
 
     def truncate_metrics(self, epoch: int) -> None:
         """Drop what lies beyond `epoch`: those epochs are about to be trained again."""

@@ -224,20 +224,22 @@ class Mirror:
     def finish(self, artifacts: list[Path]) -> None:
         """Log what is missing, the artifacts, and the final state."""
 
-        def work(store: Store) -> None:
+        def content(store: Store) -> None:
             self._push(store)
-            client = store.client()
-            assert self._run is not None
             for path in artifacts:
-                client.log_artifact(
-                    self._run, str(path), path.parent.name if path.parent != self.folder.path else None
-                )
-            for key, value in self._tags().items():
-                client.set_tag(self._run, key, value)
-            ended = self.folder.read_json("state.json").get("ended_ms")
-            client.set_terminated(self._run, _STATUS.get(self.folder.state, "FAILED"), ended)
+                folder = path.parent.name if path.parent != self.folder.path else None
+                store.client().log_artifact(self._open(store, running=False), str(path), folder)
 
-        self._guard(work)
+        def state(store: Store) -> None:
+            run, client = self._open(store, running=False), store.client()
+            for key, value in self._tags().items():
+                client.set_tag(run, key, value)
+            ended = self.folder.read_json("state.json").get("ended_ms")
+            client.set_terminated(run, _STATUS.get(self.folder.state, "FAILED"), ended)
+
+        # Apart, so that a file which cannot be read does not leave the run RUNNING for ever.
+        self._guard(content)
+        self._guard(state)
 
     def _guard(self, work: Any) -> None:
         if self.store is None:
@@ -287,8 +289,7 @@ class Mirror:
     def _push(self, store: Store) -> None:
         run = self._open(store, running=False)
         client = store.client()
-        lines = self.folder.metrics()
-        for line in lines[self._pushed :]:
+        for line in self.folder.settled_metrics()[self._pushed :]:
             metrics = [Metric(k, v, line["time_ms"], line["epoch"]) for k, v in line["metrics"].items()]
             client.log_batch(run, metrics=metrics)
             self._pushed += 1
@@ -392,3 +393,19 @@ def _record(client: MlflowClient, run: Run, wanted: dict[tuple[str, int], str]) 
         folder=tags.get("folder", ""),
         reason="trained with a configuration that was edited since" if superseded else tags.get("reason", ""),
     )
+
+
+def find_folders(store: Store, prefix: str) -> list[str]:
+    """The folders of the runs whose key or MLflow run id begins with `prefix`."""
+    path = store.sqlite_file
+    if path is not None and not path.exists():
+        return []
+    client = store.client()
+    with _store_errors(store.uri):
+        experiments = [e.experiment_id for e in client.search_experiments()]
+        runs = [run for e in experiments for run in _all_runs(client, e)]
+    return [
+        run.data.tags["folder"]
+        for run in runs
+        if run.info.run_id.startswith(prefix) or run.data.tags["key"].startswith(prefix)
+    ]

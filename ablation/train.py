@@ -19,14 +19,22 @@ from ablation.assigner import Assigner
 from ablation.config import RunConfig
 from ablation.criterion import CalibrationBatch, Criterion, LossParts
 from ablation.data.dataset import DetectionData
-from ablation.data.loader import Batch, TrainLoader, batches_per_epoch
+from ablation.data.loader import Batch, TrainLoader, batches_per_epoch, train_batches
+from ablation.data.picture import batch_picture, write_png
 from ablation.errors import Diverged, UsageError
 from ablation.evaluate import Evaluation, evaluate
 from ablation.machine import describe, resolve_device, resolve_precision
 from ablation.model.base import Detector
 from ablation.model.head import CellGrid, cell_grid
 from ablation.model.weights import LoadReport, load_weights
-from ablation.optim import build_optimizer, gradient_norm, learning_rate, moving_average, set_learning_rate
+from ablation.optim import (
+    build_optimizer,
+    gradient_norm,
+    learning_rate,
+    moving_average,
+    scaled_to_batch,
+    set_learning_rate,
+)
 from ablation.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -86,7 +94,8 @@ class Run:
         layout = self.model.layout
         assigner = Assigner(config.assigner, layout, self.device)
         self.criterion = Criterion(config.criterion, config.loss, layout, assigner)
-        self.optimizer = build_optimizer(self.model, config.optim)
+        self.optim = scaled_to_batch(config.optim, train.batch_size)
+        self.optimizer = build_optimizer(self.model, self.optim)
         self._grids: dict[tuple[int, int], CellGrid] = {}
 
     # the two numbers that everything else serves
@@ -161,10 +170,11 @@ class Run:
             size_px=train.size_px,
             augment=self.config.augment,
             workers=train.workers,
+            multi_scale=train.multi_scale,
         )
         with contextlib.closing(loader):
             if first == 0:
-                self.prepare(loader)
+                self.prepare()
             for epoch in range(first, train.epochs):
                 metrics = self.epoch(loader, epoch)
                 done = epoch + 1
@@ -184,12 +194,22 @@ class Run:
         """The weights that are evaluated and kept: the average where there is one."""
         return self.model if self.average is None else cast(Detector, self.average.module)
 
-    def prepare(self, loader: TrainLoader) -> None:
+    def prepare(self) -> None:
         """What is measured once, at the initial weights: the gain, and what the run stands on."""
+        train = self.config.train
         if self.config.criterion.match_bce:
-            batches = list(_first(loader.epoch(0), self.config.criterion.calibration_batches))
-            height, width = batches[0].images.shape[-2:]
-            self.criterion.calibrate(self._calibration(batches), self.grid(height, width))
+            # The first batches of the training, though all of one size.
+            batches = train_batches(
+                self.data.train,
+                seed=self.config.seed,
+                epoch=0,
+                epochs=train.epochs,
+                batch_size=train.batch_size,
+                size_px=train.size_px,
+                augment=self.config.augment,
+            )
+            chosen = list(_first(batches, self.config.criterion.calibration_batches))
+            self.criterion.calibrate(self._calibration(chosen), self.grid(train.size_px, train.size_px))
         if self.loaded is not None:
             log.info("%s", self.loaded.summary())
             self.folder.note(weights=self.loaded.summary())
@@ -223,9 +243,9 @@ class Run:
         sums, started = Sums(), time.perf_counter()
         rate = 0.0
         for index, batch in enumerate(loader.epoch(epoch)):
-            self._digest(batch, epoch, index)
+            self._record(batch, epoch, index)
             step = epoch * self.steps_per_epoch + index
-            rate = learning_rate(self.config.optim, step, self.steps_per_epoch, self.config.train.epochs)
+            rate = learning_rate(self.optim, step, self.steps_per_epoch, self.config.train.epochs)
             set_learning_rate(self.optimizer, rate)
             sums.add(self.step(batch.to(self.device), epoch, index))
         seconds = time.perf_counter() - started
@@ -264,10 +284,21 @@ class Run:
             "grad_norm": norm,
         }
 
-    def _digest(self, batch: Batch, epoch: int, index: int) -> None:
-        """Keep the hash of the first and of the last batch: arms with one seed must agree on both."""
+    def _record(self, batch: Batch, epoch: int, index: int) -> None:
+        """Keep the hash of the first and of the last batch: arms with one seed must agree on both.
+
+        The first is also drawn, for a person to see what the network is trained on.
+        """
         if epoch == 0 and index == 0:
             self.folder.note(first_batch=batch.digest())
+            picture = batch_picture(
+                batch.images.numpy(),
+                batch.boxes_cxcywh_px.numpy(),
+                batch.labels.numpy(),
+                batch.present.numpy(),
+                self.data.classes,
+            )
+            write_png(self.folder.file("batch.png"), picture)
         if epoch == self.config.train.epochs - 1 and index == self.steps_per_epoch - 1:
             self.folder.note(last_batch=batch.digest())
 

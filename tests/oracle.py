@@ -128,6 +128,8 @@ def loss_of_batch(
         positive_n.append(positives)
 
     def divided(sums: list[Any], counts: list[int], balance: list[float]) -> Any:
+        if config.normaliser == "images":
+            return sum(w * s for s, w in zip(sums, balance, strict=True)) / len(images)
         total = sum(counts)
         return sum(
             w * s / max(n if config.by_scale else total, 1)

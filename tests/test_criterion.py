@@ -100,7 +100,7 @@ def evaluated(c: Criterion, outputs: list[Tensor], images: Truth) -> Any:
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("name", ["positives", "blog"])
+@pytest.mark.parametrize("name", ["positives", "blog", "darknet"])
 @pytest.mark.parametrize("layout", [YOLO, TINY, DARKNET], ids=["yolov4", "tiny", "darknet"])
 def test_vectorised_equals_the_plain_reading(case: str, name: str, layout: HeadLayout) -> None:
     config = preset(name, label_smoothing=0.1 if layout is DARKNET else 0.0)
@@ -150,7 +150,7 @@ def test_seed_method_focal_at_half_and_zero_is_five_times_bce() -> None:
     assert torch.equal(focal.box, bce.box) and torch.equal(focal.classes, bce.classes)
 
 
-@pytest.mark.parametrize("name", ["positives", "blog", "matched"])
+@pytest.mark.parametrize("name", ["positives", "blog", "matched", "darknet"])
 def test_arms_share_mask_normaliser_box_and_class_terms(name: str) -> None:
     outputs = random_outputs(YOLO, 2, 4, torch.float32)
     parts = [

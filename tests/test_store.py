@@ -50,9 +50,12 @@ def test_a_point_is_logged_once_however_often_it_is_pushed(tmp_path: Path) -> No
     mirror.start()
     for epoch in (1, 2):
         folder.append_metrics(epoch, {"val/AP": epoch / 10, "train/loss": 1.0})
+        folder.file(f"checkpoint-{epoch:06d}-0123456789abcdef.pt").touch()
         mirror.push()
+    folder.append_metrics(3, {"val/AP": 0.7})  # no checkpoint yet: it may be trained again, and is held back
     for _ in range(3):
         Mirror(store, folder, strict=True).push()
+    folder.truncate_metrics(2)
     folder.set_state("FINISHED")
     Mirror(store, folder, strict=True).finish([])
     (record,) = load_study(store, "s").runs

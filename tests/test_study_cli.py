@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from study_helpers import TINY, ablation, error_line, metrics, notes, run_folders
+from study_helpers import ROOT, TINY, ablation, error_line, metrics, notes, run_folders
 
 from ablation.track import Store, load_study
 
@@ -19,7 +23,7 @@ study: little
 seeds: [0, 1]
 arms:
   - {loss: bce}
-  - {loss: focal, loss.alpha: [0.25, 0.75], loss.gamma: 2}
+  - {loss: focal, loss.alpha: 0.25, loss.gamma: [0, 2]}
 """
 
 
@@ -41,7 +45,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_study_is_the_union_of_its_arms_with_every_seed(study: Path) -> None:
     record = load_study(store_in(study), "little")
     found = sorted((run.arm, run.seed, run.state) for run in record.runs)
-    arms = ["bce", "focal-alpha=0.25-gamma=2", "focal-alpha=0.75-gamma=2"]
+    arms = ["bce", "focal-alpha=0.25-gamma=0", "focal-alpha=0.25-gamma=2"]
     assert found == [(arm, seed, "FINISHED") for arm in arms for seed in (0, 1)]
     assert len(record.planned) == 6
 
@@ -70,7 +74,7 @@ def test_the_report_writes_figures_and_tables_and_attaches_them(study: Path) -> 
     folder = study / "runs" / "little" / "report"
     names = {path.name for path in folder.rglob("*")}
     assert {"runs.csv", "arms.csv", "arms.md"} <= names
-    assert sum(name.endswith(".png") for name in names) >= 3
+    assert sum(name.endswith(".png") for name in names) >= 3, result.stdout
     assert sum(name.endswith(".pdf") for name in names) >= 3
     assert "focal-alpha=0.25-gamma=2" in result.stdout
     store = store_in(study)
@@ -108,6 +112,36 @@ def test_a_failed_run_costs_itself_alone_and_is_named(tmp_path: Path) -> None:
         "focal-alpha=0.25-gamma=1": "FAILED",
         "focal-alpha=0.25-gamma=2": "FINISHED",
     }
+
+
+def test_a_run_that_is_killed_is_named_and_goes_on_when_launched_again(tmp_path: Path) -> None:
+    """kill -9 in the middle; the other run is untouched, and the numbers are those of a run left alone."""
+    command = ["train", "-m", *TINY, "loss=bce,focal", "train.epochs=8"]
+    launcher = subprocess.Popen(
+        [sys.executable, "-m", "ablation.cli", *command], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    pattern = "runs/default/focal*/seed0-*/metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not any(path.read_text().count("\n") >= 2 for path in tmp_path.glob(pattern)):
+        assert time.monotonic() < deadline and launcher.poll() is None
+        time.sleep(0.01)
+    (lines,) = tmp_path.glob(pattern)
+    os.kill(json.loads((lines.parent / "state.json").read_text())["pid"], signal.SIGKILL)
+    errors = launcher.communicate(timeout=120)[1]
+    assert launcher.returncode == 1
+    assert "1 of 2 runs failed: focal-alpha=0.25-gamma=2 seed 0: killed by SIGKILL" in errors
+    assert {run.state for run in load_study(store_in(tmp_path), "default").runs} == {"FINISHED", "FAILED"}
+
+    assert "1 done already, 1 to do" in ablation(tmp_path, *command).stderr
+    assert [line["epoch"] for line in metrics(lines.parent)] == list(range(1, 9))
+    ablation(tmp_path, "train", *TINY, "loss=focal", "train.epochs=8", "out=undisturbed", "tracking=none")
+    (left_alone,) = (tmp_path / "undisturbed").glob("*/*/*")
+    assert metrics(left_alone) == metrics(lines.parent)
+    records = load_study(store_in(tmp_path), "default").runs
+    assert [run.state for run in records] == ["FINISHED", "FINISHED"]
+    for run in records:
+        assert run.history.query("metric == 'val/AP'")["epoch"].tolist() == list(range(1, 9))
 
 
 def test_sync_logs_what_was_never_tracked(tmp_path: Path) -> None:

@@ -31,14 +31,17 @@ class RawBox:
     Attributes:
         where: for messages: "object 3 (RBC)" or "line 7".
         label: class name.
-        corners_xyxy_px: four numbers; NaN or None where the file has no number.
+        corners_xyxy: four numbers, in pixels unless the example says otherwise; NaN or None where
+            the file has no number.
         ignored: neither to be found nor a false positive.
+        wrong: why the reader could make no box of it, or None.
     """
 
     where: str
     label: str
-    corners_xyxy_px: tuple[float | None, float | None, float | None, float | None]
+    corners_xyxy: tuple[float | None, float | None, float | None, float | None]
     ignored: bool = False
+    wrong: str | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class RawExample:
         image: its file, or None with `damage` saying why there is none.
         annotation: the file that holds its boxes, for messages.
         boxes: its objects.
+        normalised: its boxes' corners are shares of the image's width and height, not pixels.
         stated_px: (width, height) as the annotation states it, or None.
         damage: why image or annotation cannot be used, or None.
     """
@@ -58,6 +62,7 @@ class RawExample:
     image: Path | None
     annotation: Path
     boxes: Sequence[RawBox] = ()
+    normalised: bool = False
     stated_px: tuple[int, int] | None = None
     damage: str | None = None
 
@@ -173,7 +178,7 @@ def _example(
     labels: list[int] = []
     ignored: list[bool] = []
     for box in raw.boxes:
-        kept, wrong = _check_box(box, size_px, indices)
+        kept, wrong = _check_box(box, size_px, indices, raw.normalised)
         if wrong is not None:
             action = "clipped to the image" if kept is not None else "box left out"
             bad.append(Fault(str(raw.annotation), f"{box.where}: {wrong}", action))
@@ -192,19 +197,23 @@ def _example(
 
 
 def _check_box(
-    box: RawBox, size_px: tuple[int, int], indices: Mapping[str, int]
+    box: RawBox, size_px: tuple[int, int], indices: Mapping[str, int], normalised: bool
 ) -> tuple[list[float] | None, str | None]:
     """The box inside its image, or None; and what is wrong with it, or None."""
+    if box.wrong is not None:
+        return None, box.wrong
     if box.label not in indices:
         return None, f"class {box.label!r} is not one of data.classes ({', '.join(indices)})"
-    values = [math.nan if value is None else value for value in box.corners_xyxy_px]
+    width, height = size_px
+    limits = (width, height, width, height)
+    values = [math.nan if value is None else value for value in box.corners_xyxy]
+    if normalised:
+        values = [value * limit for value, limit in zip(values, limits, strict=True)]
     text = ", ".join(f"{value:g}" for value in values)
     if not all(math.isfinite(value) for value in values):
         return None, f"box {text} must be four finite numbers"
     if values[2] <= values[0] or values[3] <= values[1]:
         return None, f"box {text} has no area: x2 must exceed x1, y2 must exceed y1"
-    width, height = size_px
-    limits = (width, height, width, height)
     clipped = [float(np.float32(min(max(v, 0.0), top))) for v, top in zip(values, limits, strict=True)]
     beyond = max(abs(before - after) for before, after in zip(values, clipped, strict=True))
     image = f"the image of {width} x {height} px"

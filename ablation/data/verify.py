@@ -63,15 +63,20 @@ def check_images(paths: Sequence[Path], memory: Path | None) -> list[CheckedImag
     stamps = [_stamp(path) for path in paths]
     found: dict[int, CheckedImage] = {}
     for index, (path, stamp) in enumerate(zip(paths, stamps, strict=True)):
-        entry = known.get(path.name)
+        entry = known.get(_key(path, paths[0].parent))
         if stamp is not None and entry is not None and entry["stamp"] == stamp:
             found[index] = CheckedImage(**entry["found"])
     new = [index for index in range(len(paths)) if index not in found]
     if new:
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
             found.update(zip(new, pool.map(check_image, [paths[index] for index in new]), strict=True))
-        _remember(ledger, known, {paths[i].name: (stamps[i], found[i]) for i in new})
+        _remember(ledger, known, {_key(paths[i], paths[0].parent): (stamps[i], found[i]) for i in new})
     return [found[index] for index in range(len(paths))]
+
+
+def _key(path: Path, folder: Path) -> str:
+    """The file's name where all lie in one folder; elsewhere its path, since names may repeat."""
+    return path.name if path.parent == folder else str(path.resolve())
 
 
 def _stamp(path: Path) -> list[int] | None:

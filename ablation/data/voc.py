@@ -8,135 +8,101 @@ The difference is at most one pixel and the same in every arm; nothing in a file
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
-from ablation.data.cache import MODES, cached
-from ablation.data.dataset import DataSource, DetectionData, Fault, Split
-from ablation.data.files_split import BAD_BOXES, RawBox, RawExample, build_split
+from ablation.data.file_source import FileSource, Reader, leaves, open_root, there_is, use_ignored
+from ablation.data.files_split import RawBox, RawExample
 from ablation.data.images import SUFFIXES
+from ablation.data.splits import SplitName
 from ablation.errors import DataError, UsageError, require
 
 _FOLDERS = ("Annotations", "JPEGImages", "ImageSets/Main")
-_ELSEWHERE: dict[str, Any] = {"identity": False}
 
 
 @dataclass(frozen=True)
-class Voc(DataSource):
-    """A data set in VOC's layout.
+class Voc(FileSource):
+    """A data set in VOC's layout; `root` holds Annotations, JPEGImages and ImageSets/Main.
 
     Attributes:
-        root: the folder that holds Annotations, JPEGImages and ImageSets/Main.
-        train_set, val_set, test_set: names of files in ImageSets/Main, without `.txt`.
+        train_set, val_set, test_set: names of files in ImageSets/Main, without `.txt`. val_set and
+            test_set may be null: the data set has no such split (see val_share and test_share).
         classes: class names in the order of their labels; null takes the names found in the train
             and val annotations, sorted.
         use_difficult: train on objects marked difficult. In evaluation they are ignored either way.
-        skip_damaged: leave out (and count) images that, or whose annotations, cannot be read.
-        bad_boxes: "error", or "drop" to leave out (and count) boxes without area, outside the image,
-            or of an unknown class.
-        cache: where decoded images are kept: "disk", "ram" or "none".
-        cache_dir: folder for them and for the memory of checked files.
     """
 
     name: ClassVar[str] = "voc"
 
-    root: str = field(default="", metadata=_ELSEWHERE)
     train_set: str = "train"
-    val_set: str = "val"
-    test_set: str = "test"
+    val_set: str | None = "val"
+    test_set: str | None = "test"
     classes: list[str] | None = None
     use_difficult: bool = True
-    skip_damaged: bool = False
-    bad_boxes: str = "error"
-    cache: str = field(default="disk", metadata=_ELSEWHERE)
-    cache_dir: str = field(default=".cache/data", metadata=_ELSEWHERE)
 
     def __post_init__(self) -> None:
-        require(self.bad_boxes in BAD_BOXES, "bad_boxes", self.bad_boxes, f"one of {', '.join(BAD_BOXES)}")
-        require(self.cache in MODES, "cache", self.cache, f"one of {', '.join(MODES)}")
+        super().__post_init__()
         if self.classes is not None:
             unique = len(set(self.classes)) == len(self.classes) > 0
             require(unique, "classes", list(self.classes), "null or a list of different names")
         for key in ("train_set", "val_set", "test_set"):
             value = getattr(self, key)
+            if value is None and key != "train_set":
+                continue
             plain = re.fullmatch(r"[^/\\]+", value) is not None and not value.startswith(".")
             require(plain, key, value, "the name of a file in ImageSets/Main, without folder and .txt")
 
-    def open(self) -> DetectionData:
-        root = self._root()
-        parsed = {key: self._parse(root, key) for key in ("train_set", "val_set")}
-        classes = self._classes(parsed.values())
-        return DetectionData(
-            name=self.name,
-            classes=classes,
-            train=self._split(parsed["train_set"], classes),
-            val=self._split(parsed["val_set"], classes),
-            faults=_shared(parsed["train_set"], parsed["val_set"], self.train_set, self.val_set),
-        )
-
-    def open_test(self) -> Split:
-        root = self._root()
-        seen = {key: self._parse(root, key) for key in ("train_set", "val_set")}
-        test = self._parse(root, "test_set")
-        split = self._split(test, self._classes(seen.values()))
-        for key in ("train_set", "val_set"):
-            split.faults.extend(_shared(seen[key], test, getattr(self, key), self.test_set))
-        return split
-
-    def _root(self) -> Path:
+    def reader(self) -> Reader:
         needs = f"must be the folder that holds {', '.join(_FOLDERS)}"
-        if not self.root:
-            raise UsageError(f"data.root: not set, {needs}")
-        root = Path(self.root).expanduser()
-        if not root.is_dir():
-            raise UsageError(f"data.root: found {self.root}, which is not a folder; {needs}")
+        root = open_root(self.root, needs)
         missing = [name for name in _FOLDERS if not (root / name).is_dir()]
         if missing:
             inside = sorted(path.parent.parent.name for path in root.glob("*/ImageSets/Main"))
-            there = sorted(path.name for path in root.iterdir())[:8]
-            hint = f"there is: {', '.join(there) or 'nothing'}"
-            if inside:
-                hint = f"did you mean {root / inside[0]}?"
+            hint = f"did you mean {root / inside[0]}?" if inside else f"there is: {there_is(root)}"
             raise UsageError(f"data.root: {root} has no {', '.join(missing)}; {hint}")
-        return root
+        return _VocReader(self, root)
 
-    def _parse(self, root: Path, key: str) -> list[RawExample]:
-        images = _images(root / "JPEGImages")
-        ignore = key != "train_set" or not self.use_difficult
-        return [
-            _read_annotation(root, stem, images.get(stem, []), ignore_difficult=ignore)
-            for stem in _stems(root, key, getattr(self, key))
-        ]
 
-    def _classes(self, splits: Iterable[Sequence[RawExample]]) -> tuple[str, ...]:
-        if self.classes is not None:
-            return tuple(self.classes)
-        names = {box.label for raws in splits for raw in raws for box in raw.boxes if box.label}
+class _VocReader(Reader):
+    def __init__(self, source: Voc, root: Path) -> None:
+        super().__init__()
+        self.source, self.root = source, root
+
+    def has(self, split: SplitName) -> bool:
+        return self._set(split) is not None
+
+    def listing(self, split: SplitName) -> str:
+        return f"ImageSets/Main/{self._set(split) or self.source.train_set}.txt"
+
+    def read(self, split: SplitName) -> list[RawExample]:
+        stems = _stems(self.root, f"{split}_set", str(self._set(split)))
+        return [_read_annotation(self.root, stem, self._images.get(stem, [])) for stem in stems]
+
+    def for_training(self, raws: list[RawExample]) -> list[RawExample]:
+        return use_ignored(raws) if self.source.use_difficult else raws
+
+    def classes(self, seen: Sequence[RawExample]) -> tuple[str, ...]:
+        if self.source.classes is not None:
+            return tuple(self.source.classes)
+        names = {box.label for raw in seen for box in raw.boxes if box.label}
         if not names:
             raise DataError(f"{self.root}: no object in the annotations of train and val, so no classes")
         return tuple(sorted(names))
 
-    def _split(self, raws: Sequence[RawExample], classes: tuple[str, ...]) -> Split:
-        folder = Path(self.cache_dir).expanduser()
-        memory = None if self.cache == "none" else folder
-        split = build_split(
-            raws, classes, skip_damaged=self.skip_damaged, bad_boxes=self.bad_boxes, memory=memory
-        )
-        return cached(split, mode=self.cache, folder=folder, key=split.pixels_key())
+    def _set(self, split: SplitName) -> str | None:
+        name: str | None = getattr(self.source, f"{split}_set")
+        return name
 
-
-def _shared(a: Sequence[RawExample], b: Sequence[RawExample], a_set: str, b_set: str) -> list[Fault]:
-    both = sorted({raw.name for raw in a} & {raw.name for raw in b})
-    if not both:
-        return []
-    what = f"{len(both)} images are also in {a_set}.txt (first: {both[0]}), so scores on them mean little"
-    return [Fault(f"ImageSets/Main/{b_set}.txt", what, "kept")]
+    @cached_property
+    def _images(self) -> dict[str, list[Path]]:
+        return _images(self.root / "JPEGImages")
 
 
 def _images(folder: Path) -> dict[str, list[Path]]:
@@ -163,7 +129,7 @@ def _stems(root: Path, key: str, name: str) -> list[str]:
             stem = stem[: -len(Path(stem).suffix)]
         if not stem:
             continue
-        if _leaves(stem):
+        if leaves(stem):
             raise DataError(f"{path}: line {number}: {stem!r} leads out of the data set")
         if stem in stems:
             first = stems[stem]
@@ -174,12 +140,7 @@ def _stems(root: Path, key: str, name: str) -> list[str]:
     return list(stems)
 
 
-def _leaves(name: str) -> bool:
-    parts = re.split(r"[/\\]", name)
-    return ".." in parts or parts[0] == "" or ":" in parts[0] or "\0" in name
-
-
-def _read_annotation(root: Path, stem: str, images: Sequence[Path], *, ignore_difficult: bool) -> RawExample:
+def _read_annotation(root: Path, stem: str, images: Sequence[Path]) -> RawExample:
     path = root / "Annotations" / f"{stem}.xml"
     image = images[0] if len(images) == 1 else None
 
@@ -197,29 +158,26 @@ def _read_annotation(root: Path, stem: str, images: Sequence[Path], *, ignore_di
     except (ParseError, ValueError, LookupError) as error:
         return damaged(f"is not well-formed XML: {error}")
     filename = (tree.findtext("filename") or "").strip()
-    if _leaves(filename) and filename:
+    if leaves(filename) and filename:
         return damaged(f"names the image {filename!r}, which leads out of the data set")
     if not images:
         wanted = "/".join(f"{stem}{suffix}" for suffix in SUFFIXES)
         return damaged(f"has no image: JPEGImages holds none of {wanted}")
     if len(images) > 1:
         return damaged(f"has {len(images)} images: {', '.join(other.name for other in images)}; keep one")
-    boxes = [
-        _read_object(element, number, ignore_difficult)
-        for number, element in enumerate(tree.findall("object"), start=1)
-    ]
+    boxes = [_read_object(element, number) for number, element in enumerate(tree.findall("object"), start=1)]
     return RawExample(name=stem, image=image, annotation=path, boxes=boxes, stated_px=_stated(tree))
 
 
-def _read_object(element: Element, number: int, ignore_difficult: bool) -> RawBox:
+def _read_object(element: Element, number: int) -> RawBox:
     label = (element.findtext("name") or "").strip()
     corners = [_number(element.findtext(f"bndbox/{key}")) for key in ("xmin", "ymin", "xmax", "ymax")]
     difficult = (element.findtext("difficult") or "0").strip() not in ("0", "")
     return RawBox(
         where=f"object {number} ({label})",
         label=label,
-        corners_xyxy_px=(corners[0], corners[1], corners[2], corners[3]),
-        ignored=difficult and ignore_difficult,
+        corners_xyxy=(corners[0], corners[1], corners[2], corners[3]),
+        ignored=difficult,
     )
 
 

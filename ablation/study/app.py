@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import hydra
+from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
@@ -117,6 +118,29 @@ def _flags_first(arguments: list[str]) -> list[str]:
     """argparse, which Hydra uses, cannot take -m between two overrides."""
     multirun = [argument for argument in arguments if argument in ("-m", "--multirun")]
     return multirun[:1] + [argument for argument in arguments if argument not in multirun]
+
+
+def with_search_path(arguments: list[str], root: Path) -> list[str]:
+    """The arguments, with sweeps/ and conf/ of `root` and of the working folder to be found by Hydra."""
+    if any(argument.startswith("hydra.searchpath=") for argument in arguments):
+        return arguments
+    folders = {root: None, Path.cwd(): None}
+    return [*arguments, "hydra.searchpath=[" + ",".join(f"'file://{f}'" for f in folders) + "]"]
+
+
+def composed(overrides: list[str]) -> DictConfig:
+    """The configuration that `ablation train` would run with these overrides, without running it.
+
+    Raises:
+        UsageError: one line, for an override that is not understood.
+    """
+    register_plugins()
+    root = config_root()
+    try:
+        with initialize_config_dir(str(root / "conf"), version_base="1.3", job_name="ablation"):
+            return compose("train", with_search_path(overrides, root))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UsageError(explain(error)) from error
 
 
 def explain(error: BaseException) -> str:
