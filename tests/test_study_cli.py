@@ -76,7 +76,7 @@ def test_the_report_writes_figures_and_tables_and_attaches_them(study: Path) -> 
     assert {"runs.csv", "arms.csv", "arms.md"} <= names
     assert sum(name.endswith(".png") for name in names) >= 3, result.stdout
     assert sum(name.endswith(".pdf") for name in names) >= 3
-    assert "focal-alpha=0.25-gamma=2" in result.stdout
+    assert "focal (alpha=0.25, gamma=2)" in result.stdout
     store = store_in(study)
     client = store.client()
     experiment = client.get_experiment_by_name("little")
