@@ -61,6 +61,17 @@ def test_the_same_seed_gives_the_same_numbers_with_any_number_of_workers(
     assert _weights(first) == _weights(second)
 
 
+def test_a_focal_arm_that_is_bce_trains_to_the_same_weights(tmp_path: Path) -> None:
+    """The whole way from the YAML to the last epoch: nothing but the loss tells two arms apart."""
+    for number, loss in enumerate((["loss=bce"], ["loss=focal", "loss.alpha=null", "loss.gamma=0"])):
+        ablation(tmp_path, "train", *TINY, *loss, "augment=yolov4", "tracking=none", f"study=s{number}")
+    bce, focal = run_folders(tmp_path)
+    assert (bce.parent.name, focal.parent.name) == ("bce", "focal-gamma=0")
+    assert bce.name != focal.name  # two keys: they are two configurations
+    assert metrics(bce) == metrics(focal)
+    assert _weights(bce) == _weights(focal)
+
+
 def test_a_stopped_and_resumed_run_ends_identical(reference: Path, tmp_path: Path) -> None:
     command = ["train", *TINY, "augment=yolov4", "train.epochs=4", "loss=focal"]
     for epochs in (1, 3):
