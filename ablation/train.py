@@ -222,19 +222,17 @@ class Run:
 
     def _calibration(self, batches: list[Batch]) -> Iterator[CalibrationBatch]:
         # Batch statistics as in training, but none of them may move the network's own.
-        momenta = [(m, m.momentum) for m in self.model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
-        for module, _ in momenta:
-            module.momentum = 0.0
+        norms = [m for m in self.model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+        former = [{name: buffer.clone() for name, buffer in module.named_buffers()} for module in norms]
         self.model.train()
         for batch in batches:
             batch = batch.to(self.device)
             with torch.no_grad():
                 outputs = self.outputs(batch.images)
             yield outputs, batch.boxes_cxcywh_px, batch.labels, batch.present
-        for module, momentum in momenta:
-            module.momentum = momentum
-            assert module.num_batches_tracked is not None
-            module.num_batches_tracked.zero_()
+        for module, buffers in zip(norms, former, strict=True):
+            for name, buffer in module.named_buffers():
+                buffer.copy_(buffers[name])
 
     def epoch(self, loader: TrainLoader, epoch: int) -> dict[str, float]:
         """Train one epoch (0-based) and return its metrics."""

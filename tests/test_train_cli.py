@@ -72,6 +72,18 @@ def test_a_focal_arm_that_is_bce_trains_to_the_same_weights(tmp_path: Path) -> N
     assert _weights(bce) == _weights(focal)
 
 
+def test_measuring_the_gain_leaves_no_trace_in_the_network(tmp_path: Path) -> None:
+    """BCE matched to BCE has gain 1, and trains to the weights of BCE that was never measured."""
+    for criterion in ("positives", "matched"):
+        ablation(tmp_path, "train", *TINY, f"criterion={criterion}", f"study={criterion}", "tracking=none")
+    ablation(tmp_path, "train", *TINY, "criterion=matched", "loss=focal", "study=x", "tracking=none")
+    matched, plain, focal = run_folders(tmp_path)
+    assert notes(matched)["confidence_gain"] == notes(plain)["confidence_gain"] == 1.0
+    assert notes(focal)["confidence_gain"] not in (0.0, 1.0)
+    assert metrics(matched) == metrics(plain)
+    assert _weights(matched) == _weights(plain)
+
+
 def test_a_stopped_and_resumed_run_ends_identical(reference: Path, tmp_path: Path) -> None:
     command = ["train", *TINY, "augment=yolov4", "train.epochs=4", "loss=focal"]
     for epochs in (1, 3):
