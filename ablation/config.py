@@ -190,6 +190,29 @@ class TrackingConfig:
 
 
 @dataclass
+class AnalysisConfig:
+    """What a study declares about its analysis before it runs; the plan keeps it with its time.
+
+    Attributes:
+        metric: what arms are compared by, at the last epoch.
+        margin: the smallest difference of the metric that matters to the user, in the metric's own
+            units: 0.01 is one point of AP. Arms whose difference lies within it are equivalent.
+        level: of every interval.
+        family: losses whose arms are tested together; null: every arm that is no BCE.
+    """
+
+    metric: str = "val/AP"
+    margin: float = 0.01
+    level: float = 0.95
+    family: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        require("/" in self.metric, "metric", self.metric, "the name of a logged metric, such as val/AP")
+        require(self.margin > 0, "margin", self.margin, "> 0")
+        require(0 < self.level < 1, "level", self.level, "in (0, 1)")
+
+
+@dataclass
 class RunConfig:
     """One run. Open groups hold instances of their classes once `typed` has been applied.
 
@@ -197,6 +220,7 @@ class RunConfig:
         study: the question this run belongs to; MLflow's experiment.
         arm: the configuration without its seed, as a label; null: made from the loss.
         seed: everything random derives from it.
+        analysis: of the whole study; cannot change a run.
         seeds, arms: of a sweep; not part of a run.
         out: folder that holds the studies' folders.
     """
@@ -211,6 +235,7 @@ class RunConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     seed: int = 0
     tracking: TrackingConfig = field(default_factory=TrackingConfig, metadata=NOT_IDENTITY)
+    analysis: AnalysisConfig = field(default_factory=AnalysisConfig, metadata=NOT_IDENTITY)
     study: str = field(default="default", metadata=NOT_IDENTITY)
     arm: str | None = field(default=None, metadata=NOT_IDENTITY)
     description: str = field(default="", metadata=NOT_IDENTITY)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import pandas as pd
 
-STATES = ("FINISHED", "DIVERGED", "FAILED", "KILLED", "RUNNING", "STOPPED", "SUPERSEDED")
+STATES = ("FINISHED", "DIVERGED", "FAILED", "KILLED", "RUNNING", "STOPPED", "PRUNED", "SUPERSEDED")
 """What became of a run. Only FINISHED runs are data.
 
-STOPPED: interrupted, and can be resumed. SUPERSEDED: the plan now has another configuration for its
+STOPPED: interrupted, and can be resumed. PRUNED: ended early by successive halving, because its arm
+stood low; resumable, but a study with pruned arms gets no verdict. SUPERSEDED: the plan now has another configuration for its
 arm and seed.
 """
 
@@ -75,10 +77,47 @@ class PlannedRun:
 
 
 @dataclass(frozen=True)
+class Declaration:
+    """What a study said about its own analysis, and when.
+
+    Attributes:
+        metric: what is compared, such as val/AP.
+        margin: the smallest difference of the metric that matters, in the metric's own units.
+        level: of every interval, in (0, 1).
+        family: losses whose arms are tested together; None: every arm that is no BCE.
+        time_ms: when it was declared, since 1970.
+        runs_done: how many runs of the study had ended by then. 0: declared before it ran.
+    """
+
+    metric: str
+    margin: float
+    level: float
+    family: tuple[str, ...] | None = None
+    time_ms: int = 0
+    runs_done: int = 0
+
+    @property
+    def content(self) -> tuple[object, ...]:
+        """What is declared, without when."""
+        return (self.metric, self.margin, self.level, self.family)
+
+    @classmethod
+    def read(cls, row: dict[str, Any]) -> Declaration:
+        """From a row of plan.json, where the family is a list."""
+        family = row.get("family")
+        return cls(**{**row, "family": None if family is None else tuple(family)})
+
+
+@dataclass(frozen=True)
 class StudyRecord:
-    """A study: what was planned (empty where nobody wrote a plan) and what was recorded."""
+    """A study: what was planned (empty where nobody wrote a plan) and what was recorded.
+
+    Attributes:
+        declared: oldest first. The first is the one that counts; later ones are shown as changes.
+    """
 
     name: str
     runs: list[RunRecord]
     planned: list[PlannedRun] = field(default_factory=list)
     description: str = ""
+    declared: tuple[Declaration, ...] = ()

@@ -12,7 +12,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ from mlflow.exceptions import MlflowException
 
 from ablation.errors import StoreError, UsageError, one_line
 from ablation.files import safe_name
-from ablation.records import PlannedRun, RunRecord, StudyRecord
+from ablation.records import Declaration, PlannedRun, RunRecord, StudyRecord
 from ablation.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,8 @@ logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
 PARENT = "study"
 """Value of the tag `kind` of the run that stands for a whole study."""
 
-_STATUS = {"RUNNING": "RUNNING", "FINISHED": "FINISHED", "KILLED": "KILLED", "STOPPED": "KILLED"}
+_STATUS = {"RUNNING": "RUNNING", "FINISHED": "FINISHED", "KILLED": "KILLED", "STOPPED": "KILLED",
+           "PRUNED": "KILLED"}  # fmt: skip
 _HISTORY = ("val/AP", "val/AP50", "val/AP75", "train/loss")
 
 
@@ -175,13 +176,20 @@ def parent_of(store: Store, experiment: str, study: str, create: bool = True) ->
     return str(run.info.run_id)
 
 
-def publish_plan(store: Store, study: str, planned: list[PlannedRun], description: str) -> None:
-    """Keep the list of runs that the study consists of at its parent run."""
+def publish_plan(
+    store: Store,
+    study: str,
+    planned: list[PlannedRun],
+    description: str,
+    declared: Sequence[Declaration] = (),
+) -> None:
+    """Keep what the study consists of, and what it declared, at its parent run."""
     with _store_errors(store.uri):
         parent = parent_of(store, experiment_of(store, study, description), study)
         assert parent is not None
         rows = [vars(run) for run in planned]
-        store.client().log_dict(parent, {"description": description, "runs": rows}, "plan.json")
+        plan = {"description": description, "runs": rows, "declared": [vars(d) for d in declared]}
+        store.client().log_dict(parent, plan, "plan.json")
 
 
 def publish_files(store: Store, study: str, files: list[Path], folder: str, tags: dict[str, str]) -> str:
@@ -342,20 +350,23 @@ def load_study(store: Store, name: str) -> StudyRecord:
         known = ", ".join(studies(store)) or "none"
         raise UsageError(f"study={name}: no such study in {store.uri}; there are: {known}")
     with _store_errors(store.uri):
-        planned, description = _plan(client, store, experiment.experiment_id, name)
+        planned, description, declared = _plan(client, store, experiment.experiment_id, name)
         wanted = {(run.arm, run.seed): run.key for run in planned}
         runs = [_record(client, run, wanted) for run in _all_runs(client, experiment.experiment_id)]
-    return StudyRecord(name=name, runs=runs, planned=planned, description=description)
+    return StudyRecord(name=name, runs=runs, planned=planned, description=description, declared=declared)
 
 
-def _plan(client: MlflowClient, store: Store, experiment: str, name: str) -> tuple[list[PlannedRun], str]:
+def _plan(
+    client: MlflowClient, store: Store, experiment: str, name: str
+) -> tuple[list[PlannedRun], str, tuple[Declaration, ...]]:
     parent = parent_of(store, experiment, name, create=False)
     if parent is None or not any(file.path == "plan.json" for file in client.list_artifacts(parent)):
-        return [], ""
+        return [], "", ()
     with tempfile.TemporaryDirectory() as folder:
         path = client.download_artifacts(parent, "plan.json", folder)
         plan = json.loads(Path(path).read_text(encoding="utf-8"))
-    return [PlannedRun(**row) for row in plan["runs"]], plan["description"]
+    declared = tuple(Declaration.read(row) for row in plan.get("declared", []))
+    return [PlannedRun(**row) for row in plan["runs"]], plan["description"], declared
 
 
 def _all_runs(client: MlflowClient, experiment: str) -> Iterator[Run]:

@@ -7,6 +7,7 @@ import logging
 import shlex
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,8 +22,9 @@ from ablation.data.loader import batches_per_epoch
 from ablation.errors import AblationError, Diverged, UsageError, one_line
 from ablation.files import canonical_json, exclusive_lock, sha256_file, write_text
 from ablation.machine import code_version, resolve_device, resolve_precision
-from ablation.records import PlannedRun
+from ablation.records import Declaration, PlannedRun
 from ablation.run_folder import DONE_STATES, RunFolder
+from ablation.study.anchors import resolve_anchors
 from ablation.study.identity import run_key
 from ablation.study.plan import extend_plan, plan_file
 from ablation.track import Mirror, Store, publish_plan
@@ -91,6 +93,7 @@ def prepare(composed: DictConfig, overrides: list[str]) -> Prepared:
     train = replace(config.train, precision=resolve_precision(config.train.precision, device))
     config = replace(config, train=train, arm=config.arm or arm_name(config))
     data = open_data(config.data)
+    config = replace(config, model=resolve_anchors(config.model, data, train.size_px))
     batches_per_epoch(data.train, train.batch_size)  # refuses fewer images than a batch
     key = run_key(config, data.fingerprint(), _weights_digest(config.model.weights))
     return Prepared(config, data, key, tuple(overrides))
@@ -122,12 +125,22 @@ def announce(runs: list[Prepared], store: Store | None) -> None:
             log.warning("data: %s: %s; %s", fault.file, fault.what, fault.action)
         if len(faults) > 5:
             log.warning("data: and %d more, all in faults.json of every run", len(faults) - 5)
-    planned = extend_plan(plan_file(Path(first.out), first.study), [run.planned for run in runs])
+    path = plan_file(Path(first.out), first.study)
+    plan = extend_plan(path, [run.planned for run in runs], _declaration(first, path.parent))
     if store is not None:
         try:
-            publish_plan(store, first.study, planned, first.description)
+            publish_plan(store, first.study, plan.runs, first.description, plan.declared)
         except AblationError as error:
             log.warning("%s", error)
+
+
+def _declaration(config: RunConfig, study: Path) -> Declaration:
+    """What the study says about its analysis, with how much was known when it said so."""
+    answer = config.analysis
+    return Declaration(
+        answer.metric, answer.margin, answer.level, None if answer.family is None else tuple(answer.family),
+        time_ms=round(time.time() * 1000), runs_done=sum(1 for _ in study.glob("*/*/DONE")),
+    )  # fmt: skip
 
 
 def execute(run: Prepared, store: Store | None, progress: Progress | None = None) -> str:
@@ -178,7 +191,8 @@ def execute(run: Prepared, store: Store | None, progress: Progress | None = None
 
 def _params(config: RunConfig) -> dict[str, str]:
     """The typed configuration on one level, as the texts that MLflow shows."""
-    settings = {k: v for k, v in plain(config).items() if k not in ("arms", "seeds", "out", "tracking")}
+    of_the_study = ("arms", "seeds", "out", "tracking", "analysis")
+    settings = {k: v for k, v in plain(config).items() if k not in of_the_study}
     params = {key: str(value) for key, value in flat(settings).items()}
     for group in OPEN_GROUPS:
         params[f"{group}.name"] = params.pop(f"{group}._target_").rsplit(".", 1)[-1]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ablation.errors import StoreError
 from ablation.files import exclusive_lock, safe_name, write_json
-from ablation.records import PlannedRun
+from ablation.records import Declaration, PlannedRun
 
 
 def plan_file(out: Path, study: str) -> Path:
@@ -16,26 +17,45 @@ def plan_file(out: Path, study: str) -> Path:
     return out / safe_name(study) / "plan.json"
 
 
-def read_plan(path: Path) -> list[PlannedRun]:
-    """The planned runs; none where there is no plan yet."""
+@dataclass(frozen=True)
+class Plan:
+    """What a study consists of, and what it declared about its analysis (oldest first)."""
+
+    runs: list[PlannedRun] = field(default_factory=list)
+    declared: list[Declaration] = field(default_factory=list)
+
+
+def read_plan(path: Path) -> Plan:
+    """The plan; an empty one where there is none yet."""
     try:
-        rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["runs"]
-        return [PlannedRun(**row) for row in rows]
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return Plan(
+            [PlannedRun(**row) for row in content["runs"]],
+            [Declaration.read(row) for row in content.get("declared", [])],
+        )
     except FileNotFoundError:
-        return []
+        return Plan()
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{path}: not a plan ({error}); delete it and launch the study again") from None
 
 
-def extend_plan(path: Path, new: list[PlannedRun]) -> list[PlannedRun]:
-    """Add runs to the plan and return all of it.
+def extend_plan(path: Path, new: list[PlannedRun], declaration: Declaration | None = None) -> Plan:
+    """Add runs, and what is declared about their analysis, to the plan and return all of it.
 
     A study may be launched in several parts, so the plan is their union. The same arm and seed
     with another key means that the configuration was edited: the new run replaces the old one.
+    A declaration that differs from the last one is added to it and never replaces it, so that a
+    margin which was changed after the results were seen stays visible.
     """
     with exclusive_lock(path.with_suffix(".lock"), wait=True):
-        runs = {(run.arm, run.seed): run for run in read_plan(path)}
+        former = read_plan(path)
+        runs = {(run.arm, run.seed): run for run in former.runs}
         runs |= {(run.arm, run.seed): run for run in new}
-        planned = list(runs.values())
-        write_json(path, {"runs": [vars(run) for run in planned]})
-    return planned
+        declared = list(former.declared)
+        if declaration is not None and (not declared or declared[-1].content != declaration.content):
+            declared.append(declaration)
+        plan = Plan(list(runs.values()), declared)
+        write_json(
+            path, {"runs": [vars(run) for run in plan.runs], "declared": [vars(d) for d in plan.declared]}
+        )
+    return plan

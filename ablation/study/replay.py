@@ -32,5 +32,6 @@ def replay(out: Path, store: Store) -> int:
         about = json.loads((path / "run.json").read_text(encoding="utf-8"))
         studies[about["study"]] = (about.get("description", ""), path.parent.parent / "plan.json")
     for study, (description, plan) in studies.items():
-        publish_plan(store, study, read_plan(plan), description)
+        whole = read_plan(plan)
+        publish_plan(store, study, whole.runs, description, whole.declared)
     return len(folders)
