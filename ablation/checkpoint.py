@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import logging
 import re
 from pathlib import Path
@@ -52,13 +53,15 @@ def load_newest(folder: Path, device: torch.device | str = "cpu") -> tuple[int, 
 
     A damaged checkpoint is reported and passed over in favour of the one before it.
     """
-    for path in checkpoints(folder):
+    found = checkpoints(folder)
+    for path, before in itertools.zip_longest(found, found[1:]):
         match = _NAME.fullmatch(path.name)
         assert match is not None
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest()[:16] != match[2]:
+            instead = f"using {before.name}" if before is not None else "starting from the beginning"
             log.warning(
-                "%s: damaged (its content does not have the hash in its name); using the one before", path
+                "%s: damaged (its content does not have the hash in its name); %s instead", path, instead
             )
             continue
         state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)

@@ -17,6 +17,9 @@ ablation: should focal loss replace BCE on YOLOv4's confidence term, for your da
 
   ablation train [overrides]           one run, e.g. loss=focal loss.gamma=2
   ablation train -m [overrides]        several: loss.gamma=0,1,2 seed=0,1, or a study: sweeps=NAME
+  ablation plan sweeps=NAME [overrides]  what a study would do: runs, time, disk, seeds; starts nothing.
+                                       measure=true times a few real steps
+  ablation status study=NAME           where every run stands; [out=runs] [watch=true] [json=true]
   ablation check [overrides]           audit a data set before training: data=voc data.root=DIR
   ablation report study=NAME           figures and tables; also attached to the study's MLflow run
   ablation predict run=RUN images=DIR  draw detections, and write detections.json; RUN is a run's
@@ -65,8 +68,8 @@ def run(arguments: list[str]) -> int:
         print(__version__)
         return 0
     command, rest = arguments[0], arguments[1:]
-    commands = {"train": train, "check": check, "report": report, "predict": predict, "export": export,
-                "ui": ui, "sync": sync}  # fmt: skip
+    commands = {"train": train, "plan": plan, "status": status, "check": check, "report": report,
+                "predict": predict, "export": export, "ui": ui, "sync": sync}  # fmt: skip
     if command not in commands:
         raise UsageError(f"{command}: no such command; there are: {', '.join(commands)}")
     return commands[command](rest)
@@ -92,6 +95,47 @@ def train(arguments: list[str]) -> int:
     from ablation.study.app import main as application
 
     application(arguments)
+    return 0
+
+
+def plan(arguments: list[str]) -> int:
+    """What a study would do; takes what `train -m` takes, and measure=true."""
+    from ablation.analyse.seeds import seeds_text
+    from ablation.study.app import study_runs
+    from ablation.study.planning import plan_study
+    from ablation.study.show import console_on
+    from ablation.study.show_plan import measured, rendered
+    from ablation.study.sweeper import wanted
+
+    own = [argument for argument in arguments if argument.startswith("measure=")]
+    if own and own[-1] not in ("measure=true", "measure=false"):
+        raise UsageError(f"{own[-1]}: must be measure=true or measure=false")
+    runs, capacity = study_runs([argument for argument in arguments if argument not in own])
+    launched = wanted(runs[0].config)
+    costs = measured(runs, capacity, launched) if own and own[-1] == "measure=true" else None
+    found = plan_study(runs, capacity, launched, costs)
+    console_on(sys.stdout).print(rendered(found, launched))
+    answer, noise = found.analysis, found.noise
+    facts = (None, 0, 0) if noise is None else (noise.sd, noise.pairs, noise.arms)
+    for line in seeds_text(
+        planned=min(found.seeds.values()), metric=answer.metric, margin=answer.margin, level=answer.level,
+        sd=facts[0], pairs=facts[1], arms=facts[2],
+    ):  # fmt: skip
+        print(line)
+    return 0
+
+
+def status(arguments: list[str]) -> int:
+    """Where every run of a study stands; from the folder alone, so from another terminal as well."""
+    from ablation.study.show import show_status
+
+    given = settings("status", arguments, {"study": None, "out": "runs", "watch": "false", "json": "false"})
+    for key in ("watch", "json"):
+        if given[key] not in ("true", "false"):
+            raise UsageError(f"{key}={given[key]}: must be true or false")
+    show_status(
+        Path(given["out"]), given["study"], watch=given["watch"] == "true", as_json=given["json"] == "true"
+    )
     return 0
 
 

@@ -129,6 +129,7 @@ class TrainConfig:
         device: auto, cpu, cuda, cuda:1, ...
         workers: data loader processes; 0 loads in the training process.
         threads: CPU threads of torch; null: what the launcher or torch chooses.
+        diagnostics: keep what ablation/diagnostics measures; changes no weight and no AP.
         stop_after: stop, resumable, once this many epochs are done; null: go on to the end.
     """
 
@@ -150,6 +151,7 @@ class TrainConfig:
     device: str = field(default="auto", metadata=NOT_IDENTITY)
     workers: int = field(default=0, metadata=NOT_IDENTITY)
     threads: int | None = field(default=None, metadata=NOT_IDENTITY)
+    diagnostics: bool = field(default=True, metadata=NOT_IDENTITY)
     stop_after: int | None = field(default=None, metadata=NOT_IDENTITY)
 
     def __post_init__(self) -> None:
@@ -213,6 +215,30 @@ class AnalysisConfig:
 
 
 @dataclass
+class HalvingConfig:
+    """Early stopping of hopeless arms (successive halving), for exploration only: no verdict after it.
+
+    Attributes:
+        enabled: off by default.
+        rungs: rising numbers of epochs at which arms are ranked by the mean of `analysis.metric` over
+            their seeds; train.eval_every must divide each.
+        keep_one_in: 2 or 3: of the arms that stand, the best half or third go on, rounded up; BCE arms
+            always do.
+    """
+
+    enabled: bool = False
+    rungs: list[int] = field(default_factory=list)
+    keep_one_in: int = 2
+
+    def __post_init__(self) -> None:
+        rising = all(a < b for a, b in itertools.pairwise([0, *self.rungs]))
+        require(rising, "rungs", self.rungs, "rising numbers of epochs, such as [10,20]")
+        require(not self.enabled or bool(self.rungs), "rungs", self.rungs,
+                "at least one number of epochs while halving.enabled is true")  # fmt: skip
+        require(self.keep_one_in in (2, 3), "keep_one_in", self.keep_one_in, "2 or 3")
+
+
+@dataclass
 class RunConfig:
     """One run. Open groups hold instances of their classes once `typed` has been applied.
 
@@ -221,6 +247,8 @@ class RunConfig:
         arm: the configuration without its seed, as a label; null: made from the loss.
         seed: everything random derives from it.
         analysis: of the whole study; cannot change a run.
+        retry: of a study: failed: runs that failed before are redone; null: they are left alone.
+        halving: of a study: early stopping of arms.
         seeds, arms: of a sweep; not part of a run.
         out: folder that holds the studies' folders.
     """
@@ -236,6 +264,8 @@ class RunConfig:
     seed: int = 0
     tracking: TrackingConfig = field(default_factory=TrackingConfig, metadata=NOT_IDENTITY)
     analysis: AnalysisConfig = field(default_factory=AnalysisConfig, metadata=NOT_IDENTITY)
+    retry: str | None = field(default=None, metadata=NOT_IDENTITY)
+    halving: HalvingConfig = field(default_factory=HalvingConfig, metadata=NOT_IDENTITY)
     study: str = field(default="default", metadata=NOT_IDENTITY)
     arm: str | None = field(default=None, metadata=NOT_IDENTITY)
     description: str = field(default="", metadata=NOT_IDENTITY)
@@ -246,6 +276,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         require(0 <= self.seed < 2**63, "seed", self.seed, "in [0, 2^63)")
         require(bool(self.study.strip()), "study", self.study, "a name")
+        require(self.retry in (None, "failed"), "retry", self.retry, "failed, or null")
 
 
 def register() -> None:

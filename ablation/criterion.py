@@ -94,6 +94,16 @@ class LossParts(NamedTuple):
     lost: Tensor
 
 
+class Terms(NamedTuple):
+    """The weighted terms, each with its graph, and what the confidence term was told about the cells."""
+
+    box: Tensor
+    classes: Tensor
+    confidence: Tensor
+    found: Assignment
+    targets: ConfidenceTargets
+
+
 class Criterion:
     """The loss of a batch.
 
@@ -132,6 +142,25 @@ class Criterion:
             outputs: the network's heads, (batch, anchors * (5 + classes), rows, columns) each.
         """
         raw = flatten_outputs(outputs, self.layout)
+        box, classes, confidence, found, _ = self.terms(raw, boxes_cxcywh_px, labels, present, grid)
+        return LossParts(
+            total=box + classes + confidence,
+            box=box.detach(),
+            classes=classes.detach(),
+            confidence=confidence.detach(),
+            positives=found.matched.sum(),
+            ignored=found.ignored.sum(),
+            lost=found.lost,
+        )
+
+    def terms(
+        self, raw: Tensor, boxes_cxcywh_px: Tensor, labels: Tensor, present: Tensor, grid: CellGrid
+    ) -> Terms:
+        """The three terms apart, for whoever wants the gradient of each; their sum is the loss.
+
+        Args:
+            raw: (batch, cells, 5 + classes), see flatten_outputs.
+        """
         predicted = decode_boxes(raw, grid)
         found = self.assigner(boxes_cxcywh_px, labels, present, predicted.detach(), grid)
         heads = F.one_hot(found.head, len(self.layout.masks)).to(raw.dtype)
@@ -143,18 +172,22 @@ class Criterion:
         targets = self._targets(found, quality)
         confidence = self._confidence(self.loss, raw[..., OBJECTNESS], targets, grid)
 
-        box = self.config.box_gain * box.sum()
-        classes = self.config.class_gain * classes.sum()
-        confidence = self.gain * confidence
-        return LossParts(
-            total=box + classes + confidence,
-            box=box.detach(),
-            classes=classes.detach(),
-            confidence=confidence.detach(),
-            positives=found.matched.sum(),
-            ignored=found.ignored.sum(),
-            lost=found.lost,
+        return Terms(
+            box=self.config.box_gain * box.sum(),
+            classes=self.config.class_gain * classes.sum(),
+            confidence=self.gain * confidence,
+            found=found,
+            targets=targets,
         )
+
+    @torch.no_grad()
+    def targets(
+        self, raw: Tensor, boxes_cxcywh_px: Tensor, labels: Tensor, present: Tensor, grid: CellGrid
+    ) -> ConfidenceTargets:
+        """What the confidence loss is told about a batch, (batch, cells) each."""
+        predicted = decode_boxes(raw, grid)
+        found = self.assigner(boxes_cxcywh_px, labels, present, predicted, grid)
+        return self._targets(found, self._overlap(predicted, found)[1])
 
     def calibrate(self, batches: Iterable[CalibrationBatch], grid: CellGrid) -> float:
         """Measure the gain of match_bce and keep it: sum |dL_bce/dz| / sum |dL_arm/dz|.
@@ -169,9 +202,7 @@ class Criterion:
         bce, own = 0.0, 0.0
         for outputs, boxes, labels, present in batches:
             raw = flatten_outputs(outputs, self.layout).detach()
-            predicted = decode_boxes(raw, grid)
-            found = self.assigner(boxes, labels, present, predicted, grid)
-            targets = self._targets(found, self._overlap(predicted, found)[1])
+            targets = self.targets(raw, boxes, labels, present, grid)
             for loss in (BCE(), self.loss):
                 logits = raw[..., OBJECTNESS].clone().requires_grad_()
                 self._confidence(loss, logits, targets, grid).backward()

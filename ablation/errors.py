@@ -24,6 +24,10 @@ class StoreError(AblationError):
     """The tracking store or a run's folder cannot be read or written."""
 
 
+class NoRoom(StoreError):
+    """The disk is full. What was there before still is, and the run can go on once there is room."""
+
+
 class Diverged(AblationError):
     """The loss or a gradient became non-finite. A result of the study, not a fault of the program."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,11 @@ import torch
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from torch import Tensor
 
 from ablation.data.dataset import Split
 from ablation.data.letterbox import Letterbox
-from ablation.data.loader import val_batches
+from ablation.data.loader import ValBatch, val_batches
 from ablation.detect import (
     MAX_CANDIDATES,
     MAX_DETECTIONS,
@@ -213,6 +214,7 @@ def evaluate(
     nms_iou: float = NMS_IOU,
     max_detections: int = MAX_DETECTIONS,
     max_candidates: int = MAX_CANDIDATES,
+    observe: Callable[[list[Tensor], ValBatch], None] | None = None,
 ) -> Evaluation:
     """Run `model` in eval mode over every image of `split` and measure it.
 
@@ -225,6 +227,7 @@ def evaluate(
         autocast: run the network in this precision (torch.bfloat16); None: as its weights are.
         score_threshold, nms_iou, max_detections, max_candidates: see detect. COCO's metrics look
             at the 100 best of an image.
+        observe: called with the heads' outputs of each batch (in inference mode) and the batch.
 
     Raises:
         DataError: an image cannot be read, or the split has no objects.
@@ -241,6 +244,8 @@ def evaluate(
                 images = batch.images.to(device).float() / 255
                 with torch.autocast(device.type, autocast, enabled=autocast is not None):
                     outputs = model(images)
+                if observe is not None:
+                    observe(list(outputs), batch)
                 found = detect(
                     outputs,
                     model.layout,

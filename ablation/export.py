@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -86,14 +89,15 @@ def _onnx(run: TrainedRun, path: Path) -> None:
     example = torch.rand(2, 3, *[run.config.train.size_px] * 2, generator=torch.Generator().manual_seed(0))
     names = [f"stride_{stride}" for stride in run.network.layout.strides]
     try:
-        program = torch.onnx.export(
-            run.network,
-            (example,),
-            input_names=["images"],
-            output_names=names,
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            verbose=False,
-        )
+        with _silent():
+            program = torch.onnx.export(
+                run.network,
+                (example,),
+                input_names=["images"],
+                output_names=names,
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                verbose=False,
+            )
     except Exception as error:  # the exporter's own errors have many kinds and many lines
         raise AblationError(
             f"format=onnx: torch could not export the network: {one_line(error, 300)}"
@@ -103,6 +107,22 @@ def _onnx(run: TrainedRun, path: Path) -> None:
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     check_outputs(run.network, example[:1], session.run(names, {"images": example[:1].numpy()}))
     write_atomic(path, lambda file: file.write(content))
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep the exporter's remarks on its own rewriting, dozens of lines, from the terminal."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
 
 
 def _extra() -> dict[str, Any]:

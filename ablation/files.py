@@ -3,37 +3,66 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import re
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
+
+from ablation.errors import NoRoom
 
 
 def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Call `write(file)` on a temporary file beside `path`, fsync it and rename it onto `path`.
 
     A reader, or a process killed at any moment, sees the former file or the new one, never a part.
+
+    Raises:
+        NoRoom: the disk is full; the former file is still there.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    temporary = Path(name)
+    with _naming_a_full_disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        temporary = Path(name)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            # mkstemp makes the file private; results are meant to be shared like any other file.
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def _naming_a_full_disk(path: Path) -> Iterator[None]:
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes the file private; results are meant to be shared like any other file.
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise NoRoom(
+            f"{path}: could not be written: {error.strerror}; make room, then launch the same command again"
+        ) from error
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Delete what a process that was killed inside `write_atomic` left below `folder`.
+
+    Only for a folder that no other process writes to.
+    """
+    for path in folder.rglob(".*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
@@ -63,7 +92,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def append_line(path: Path, text: str) -> None:
     """Append one line and fsync, so that a finished epoch is on disk before the next begins."""
-    with path.open("a", encoding="utf-8") as file:
+    with _naming_a_full_disk(path), path.open("a", encoding="utf-8") as file:
         file.write(text + "\n")
         file.flush()
         os.fsync(file.fileno())
@@ -96,7 +125,7 @@ def safe_name(text: str) -> str:
 
 @contextlib.contextmanager
 def exclusive_lock(path: Path, wait: bool = False) -> Iterator[bool]:
-    """Hold an advisory lock on `path`; yields False at once where another process holds it.
+    """Hold an advisory lock on `path`; yields False soon where another process holds it.
 
     With `wait`, stays until the lock is free, and always yields True.
 
@@ -104,9 +133,29 @@ def exclusive_lock(path: Path, wait: bool = False) -> Iterator[bool]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-            return
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                break
+            except BlockingIOError:
+                if attempt == _ATTEMPTS:
+                    yield False
+                    return
+                time.sleep(0.02)
         yield True
+
+
+_ATTEMPTS = 6
+"""Someone who only looks (`is_locked`) holds the lock for microseconds; that is no reason to give up."""
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the exclusive lock on `path`; creates and changes nothing."""
+    try:
+        with path.open("r") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False

@@ -66,6 +66,11 @@ def code_version() -> dict[str, str]:
     return found
 
 
+def autocast_dtype(precision: str) -> torch.dtype | None:
+    """What the network computes in: bfloat16 for bf16, None for the full precision of its weights."""
+    return torch.bfloat16 if precision == "bf16" else None
+
+
 def describe(device: torch.device) -> dict[str, str]:
     """The machine as a person would name it, for the run's record."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()

@@ -5,9 +5,11 @@ run.json         study, arm, seed, key, fingerprint, code version, command
 metrics.jsonl    one fsynced line an epoch: {"epoch", "time_ms", "metrics"}
 checkpoint-*.pt  see checkpoint.py
 notes.json       facts found while training (batch digests, gain, machine)
+diagnostics/     what the run found out about its loss, see ablation/diagnostics
 batch.png        images of the first training batch, as the network sees them, with their boxes
 detections/      val results in COCO's format, and the ground truth they belong to
-state.json       RUNNING, STOPPED, KILLED, FAILED, DIVERGED or FINISHED, and why
+state.json       RUNNING, STOPPED, KILLED, FAILED, PRUNED, DIVERGED or FINISHED, why, and on which machine
+.lock            held by the process that trains the run; touched by it, so that other machines see it live
 DONE             written last: FINISHED or DIVERGED, nothing left to do
 """
 
@@ -15,14 +17,21 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from ablation.errors import StoreError
-from ablation.files import append_line, safe_name, write_json, write_text
+from ablation.files import append_line, is_locked, safe_name, write_json, write_text
 
 DONE_STATES = ("FINISHED", "DIVERGED")
+
+BEAT_S = 10.0
+SILENT_S = 60.0
 
 
 class RunFolder:
@@ -62,7 +71,7 @@ class RunFolder:
         self.write_json("notes.json", self.read_json("notes.json") | values)
 
     def artifacts(self) -> list[Path]:
-        """What goes into MLflow beside the numbers: detections, the first batch, weights and faults."""
+        """What goes into MLflow beside the numbers: detections, first batch, weights, faults, diagnostics."""
         names = (
             "detections/val.json",
             "detections/ground_truth.json",
@@ -70,7 +79,8 @@ class RunFolder:
             "weights.pt",
             "faults.json",
         )
-        return [self.file(name) for name in names if self.file(name).exists()]
+        diagnostics = sorted(self.file("diagnostics").glob("*.json"))
+        return [path for path in map(self.file, names) if path.exists()] + diagnostics
 
     # state
 
@@ -87,6 +97,40 @@ class RunFolder:
         """Why the run is in its state; one line, may be empty."""
         return str(self.read_json("state.json").get("reason", ""))
 
+    @property
+    def in_training(self) -> bool:
+        """Whether a process trains this run now.
+
+        On one machine, or over a file system that shares locks, the lock says it exactly. Another
+        machine's process is also known by its heartbeat, which may be SILENT_S old.
+        """
+        lock = self.file(".lock")
+        if is_locked(lock):
+            return True
+        state = self.read_json("state.json")
+        if state.get("state") != "RUNNING" or state.get("host") in (None, platform.node()):
+            return False
+        return lock.exists() and time.time() - lock.stat().st_mtime < SILENT_S
+
+    @contextmanager
+    def heartbeat(self) -> Iterator[None]:
+        """While it lasts, touch the lock's file every BEAT_S seconds, from a thread."""
+        ended = threading.Event()
+
+        def beat() -> None:
+            while not ended.is_set():
+                with suppress(OSError):  # a full or lost disk is for the training itself to report
+                    self.file(".lock").touch()
+                ended.wait(BEAT_S)
+
+        thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
     def set_state(self, state: str, reason: str = "") -> None:
         """Record the state; for a final one, DONE is written after everything else."""
         now = round(time.time() * 1000)
@@ -95,7 +139,14 @@ class RunFolder:
         ended = None if state == "RUNNING" else now
         self.write_json(
             "state.json",
-            {"state": state, "reason": reason, "started_ms": started, "ended_ms": ended, "pid": os.getpid()},
+            {
+                "state": state,
+                "reason": reason,
+                "started_ms": started,
+                "ended_ms": ended,
+                "pid": os.getpid(),
+                "host": platform.node(),
+            },
         )
         if state in DONE_STATES:
             write_text(self.file("DONE"), state + "\n")
@@ -130,8 +181,14 @@ class RunFolder:
         """The lines that no resuming can replace: up to the newest checkpoint, or all once it is DONE."""
         if self.file("DONE").exists():
             return self.metrics()
-        epochs = [int(path.name.split("-")[1]) for path in self.path.glob("checkpoint-*-*.pt")]
-        return [line for line in self.metrics() if line["epoch"] <= max(epochs, default=0)]
+        newest = self.checkpoint_epoch
+        return [line for line in self.metrics() if line["epoch"] <= newest]
+
+    @property
+    def checkpoint_epoch(self) -> int:
+        """The number of finished epochs that the newest checkpoint holds; 0: there is none."""
+        names = (path.name for path in self.path.glob("checkpoint-*-*.pt"))
+        return max((int(name.split("-")[1]) for name in names), default=0)
 
     def truncate_metrics(self, epoch: int) -> None:
         """Drop what lies beyond `epoch`: those epochs are about to be trained again."""

@@ -21,9 +21,12 @@ from ablation.criterion import CalibrationBatch, Criterion, LossParts
 from ablation.data.dataset import DetectionData
 from ablation.data.loader import Batch, TrainLoader, batches_per_epoch, train_batches
 from ablation.data.picture import batch_picture, write_png
+from ablation.diagnostics.cells import CellCollector
+from ablation.diagnostics.inversion import undistorted
+from ablation.diagnostics.recorder import PROBE_BATCHES, Recorder
 from ablation.errors import Diverged, UsageError
-from ablation.evaluate import Evaluation, evaluate
-from ablation.machine import describe, resolve_device, resolve_precision
+from ablation.evaluate import Evaluation, average_precision, evaluate
+from ablation.machine import autocast_dtype, describe, resolve_device, resolve_precision
 from ablation.model.base import Detector
 from ablation.model.head import CellGrid, cell_grid
 from ablation.model.weights import LoadReport, load_weights
@@ -96,7 +99,9 @@ class Run:
         self.criterion = Criterion(config.criterion, config.loss, layout, assigner)
         self.optim = scaled_to_batch(config.optim, train.batch_size)
         self.optimizer = build_optimizer(self.model, self.optim)
+        self.recorder = Recorder(folder, self.criterion)
         self._grids: dict[tuple[int, int], CellGrid] = {}
+        self._probe: list[Batch] = []
 
     # the two numbers that everything else serves
 
@@ -108,7 +113,7 @@ class Run:
             outputs, batch.boxes_cxcywh_px, batch.labels, batch.present, self.grid(height, width)
         )
 
-    def evaluation(self) -> Evaluation:
+    def evaluation(self, observe: CellCollector | None = None) -> Evaluation:
         """COCO AP of the averaged weights on val."""
         train = self.config.train
         return evaluate(
@@ -122,6 +127,7 @@ class Run:
             score_threshold=train.score_threshold,
             nms_iou=train.nms_iou,
             max_detections=train.max_detections,
+            observe=observe,
         )
 
     def outputs(self, images: Tensor) -> list[Tensor]:
@@ -135,7 +141,7 @@ class Run:
     @property
     def autocast_dtype(self) -> torch.dtype | None:
         """bfloat16, or None for full precision."""
-        return torch.bfloat16 if self.config.train.precision == "bf16" else None
+        return autocast_dtype(self.config.train.precision)
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """The precision of the network; the criterion is always float32."""
@@ -179,7 +185,7 @@ class Run:
                 metrics = self.epoch(loader, epoch)
                 done = epoch + 1
                 if done % train.eval_every == 0 or done == train.epochs:
-                    metrics |= self.validate(final=done == train.epochs)
+                    metrics |= self.validate(done, final=done == train.epochs)
                 self.folder.append_metrics(done, metrics)
                 if done % train.checkpoint_every == 0 or done == train.epochs or done == train.stop_after:
                     self.save(done)
@@ -198,17 +204,7 @@ class Run:
         """What is measured once, at the initial weights: the gain, and what the run stands on."""
         train = self.config.train
         if self.config.criterion.match_bce:
-            # The first batches of the training, though all of one size.
-            batches = train_batches(
-                self.data.train,
-                seed=self.config.seed,
-                epoch=0,
-                epochs=train.epochs,
-                batch_size=train.batch_size,
-                size_px=train.size_px,
-                augment=self.config.augment,
-            )
-            chosen = list(_first(batches, self.config.criterion.calibration_batches))
+            chosen = self.first_batches(self.config.criterion.calibration_batches)
             self.criterion.calibrate(self._calibration(chosen), self.grid(train.size_px, train.size_px))
         if self.loaded is not None:
             log.info("%s", self.loaded.summary())
@@ -219,6 +215,21 @@ class Run:
             precision=self.config.train.precision,
             parameters=sum(p.numel() for p in self.model.parameters()),
         )
+        self.diagnose(0)
+
+    def first_batches(self, count: int) -> list[Batch]:
+        """The first batches of the training, though all of one size: the same for every arm of a seed."""
+        train = self.config.train
+        batches = train_batches(
+            self.data.train,
+            seed=self.config.seed,
+            epoch=0,
+            epochs=train.epochs,
+            batch_size=train.batch_size,
+            size_px=train.size_px,
+            augment=self.config.augment,
+        )
+        return list(_first(batches, count))
 
     def _calibration(self, batches: list[Batch]) -> Iterator[CalibrationBatch]:
         # Batch statistics as in training, but none of them may move the network's own.
@@ -300,15 +311,41 @@ class Run:
         if epoch == self.config.train.epochs - 1 and index == self.steps_per_epoch - 1:
             self.folder.note(last_batch=batch.digest())
 
-    def validate(self, final: bool) -> dict[str, float]:
-        """Evaluate on val; the last time, keep the detections for the analysis."""
+    def validate(self, done: int, final: bool) -> dict[str, float]:
+        """Evaluate on val after `done` epochs; the last time, keep the detections for the analysis.
+
+        The final AP_undistorted and AP50_undistorted are those of the kept detections with what the
+        loss does to the objectness undone.
+        """
+        train = self.config.train
         started = time.perf_counter()
-        found = self.evaluation()
+        collector = None
+        if final and train.diagnostics:
+            grid = self.grid(train.size_px, train.size_px)
+            collector = CellCollector(self.criterion, self.data.val, grid)
+        found = self.evaluation(collector)
+        metrics = {f"val/{name}": value for name, value in found.metrics.items()}
         if final:
             self.folder.write_json("detections/ground_truth.json", found.ground_truth)
             self.folder.write_json("detections/val.json", found.results)
-        seconds = time.perf_counter() - started
-        return {f"val/{name}": value for name, value in found.metrics.items()} | {"time/eval_s": seconds}
+            again = undistorted(found.results, self.config.loss)
+            undone = average_precision(found.ground_truth, again, self.data.classes).metrics
+            metrics |= {f"val/{name}_undistorted": undone[name] for name in ("AP", "AP50")}
+        metrics["time/eval_s"] = time.perf_counter() - started
+        return metrics | self.diagnose(done, collector)
+
+    def diagnose(self, done: int, collector: CellCollector | None = None) -> dict[str, float]:
+        """Measure the gradients after `done` epochs; with a collector, the final model as well."""
+        train = self.config.train
+        if not train.diagnostics:
+            return {}
+        started = time.perf_counter()
+        self._probe = self._probe or self.first_batches(PROBE_BATCHES)
+        batches, grid = list(self._calibration(self._probe)), self.grid(train.size_px, train.size_px)
+        self.recorder.gradients(done, batches, grid)
+        if collector is not None:
+            self.recorder.final(batches, grid, collector.cells())
+        return {"time/diagnostics_s": time.perf_counter() - started}
 
     # checkpoints
 

@@ -27,6 +27,8 @@ ROWS = [
     ["evaluate"],
     ["config"],
     ["run_folder", "machine", "optim", "checkpoint"],
+    ["diagnostics"],
+    ["chart_view", "mirror", "store_read"],
     ["track"],
     ["train"],
     ["study"],

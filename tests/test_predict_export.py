@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from study_helpers import TINY, ablation, error_line, run_folders
 
 from ablation.cli import run as command
+from ablation.config import typed
 from ablation.data.images import read_image
 from ablation.data.picture import batch_picture, colour_of, draw_boxes, write_png
 from ablation.data.shapes import Shapes
@@ -25,6 +26,7 @@ from ablation.export import check_outputs, export
 from ablation.model.weights import load_weights
 from ablation.predict import predict
 from ablation.run_folder import RunFolder
+from ablation.study.app import composed
 from ablation.study.load import TrainedRun, find_run, load_run
 from ablation.track import Store, find_folders
 
@@ -122,17 +124,36 @@ def test_a_missing_extra_is_one_clear_line(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_onnx_computes_the_same(run: TrainedRun, tmp_path: Path) -> None:
-    """Export compares one image with ONNX Runtime by itself; here a batch of another size."""
-    for name in ("onnx", "onnxscript", "onnxruntime"):
-        pytest.importorskip(name, reason=f"{name} is not installed: pip install '.[onnx]'")
+@pytest.mark.parametrize("name", ["yolov4_small", "yolov4_tiny_small"])
+def test_onnx_computes_the_same(
+    run: TrainedRun, tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Export compares one image with ONNX Runtime by itself; here other images and batches of other sizes."""
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason=f"{package} is not installed: pip install '.[onnx]'")
     import onnxruntime
 
-    path = export(run, "onnx", tmp_path / "network.onnx")
+    config = typed(composed([f"model={name}", "train.size_px=64"]))
+    network = config.model.build(3, 64, 3).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for key, value in network.state_dict().items():  # none of them where it starts
+            if key.endswith(("running_var", "bn.weight")):
+                value.uniform_(0.5, 1.5, generator=generator)
+            elif value.ndim == 1:
+                value.uniform_(-0.2, 0.2, generator=generator)
+    path = export(TrainedRun(run.folder, config, run.classes, network), "onnx", tmp_path / "network.onnx")
+    said = capfd.readouterr()
+    assert said.out + said.err == ""
     assert [p.name for p in sorted(tmp_path.iterdir())] == ["network.onnx", "network.onnx.json"]
-    images = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    check_outputs(run.network, images, session.run(None, {"images": images.numpy()}))
+    strides = network.layout.strides
+    assert [output.name for output in session.get_outputs()] == [f"stride_{stride}" for stride in strides]
+    for batch in (1, 3):
+        images = torch.rand(batch, 3, 64, 64, generator=generator)
+        outputs = session.run(None, {"images": images.numpy()})
+        assert [output.shape[0] for output in outputs] == [batch] * len(strides)
+        check_outputs(network, images, outputs)
 
 
 def test_an_export_that_computes_something_else_is_noticed(run: TrainedRun) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -67,6 +68,16 @@ def test_launching_again_trains_nothing_and_a_new_seed_trains_only_itself(study:
     assert "6 done already, 3 to do" in result.stderr
     after = {run: (run / "metrics.jsonl").stat().st_mtime_ns for run in run_folders(study)}
     assert len(after) == 9 and all(after[run] == time for run, time in before.items())
+
+
+def test_the_command_that_a_run_is_recorded_with_is_that_run(study: Path) -> None:
+    """A study's run repeated alone has the same key, so it is done already."""
+    (run,) = (run for run in load_study(store_in(study), "little").planned
+              if run.arm == "focal-alpha=0.25-gamma=2" and run.seed == 1)  # fmt: skip
+    program, *arguments = shlex.split(run.command)
+    assert program == "ablation"
+    result = ablation(study, *arguments)
+    assert f"seed1-{run.key[:8]}" in result.stdout and "FINISHED already" in result.stderr
 
 
 def test_the_report_writes_figures_and_tables_and_attaches_them(study: Path) -> None:

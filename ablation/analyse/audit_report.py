@@ -148,9 +148,13 @@ def _anchors(audit: Audit) -> _Table:
         [name, f"{fit.mean_best_iou:.3f}", _anchor_list(fit)]
         for name, fit in (("of the model", audit.given), ("k-means", audit.fitted))
     ]
-    sides = ",".join(f"{side:.1f}" for anchor in audit.fitted.anchors_px for side in anchor)
-    use = f"to use the k-means anchors: 'model.anchors_px=[{sides}]' model.anchors_at_px={audit.size_px}"
-    notes = [use]
+    notes = []
+    if audit.anchors_px:
+        sides = ",".join(f"{side:.1f}" for side in audit.anchors_px)
+        notes.append(
+            "to use the k-means anchors: model.anchors=auto, which stands for "
+            f"'model.anchors_px=[{sides}]' model.anchors_at_px={audit.size_px}"
+        )
     if audit.unserved_px:
         names = ", ".join(f"{width:.0f}x{height:.0f}" for width, height in audit.unserved_px)
         notes.append(f"served by no head: {names} of the model's; boxes it fits best go to the next best")

@@ -1,86 +1,121 @@
-"""One plain sentence about a study, which never says more than its runs can carry."""
+"""Best focal loss against best-tuned BCE: the comparison that the study is about."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
+import numpy as np
 import pandas as pd
-from scipy import stats
 
-MIN_PAIRS = 3
-"""With fewer pairs no difference is called one, whatever its interval says."""
+from ablation.analyse.bootstrap import ImagePart
+from ablation.analyse.images import ImageLevel
+from ablation.analyse.optimism import Optimism, of_choice
+from ablation.analyse.paired import ArmVerdict, Circumstances, compare, decide
+from ablation.analyse.values import BASELINE_LOSS
 
 
-def headline(arms: pd.DataFrame, metric: str = "val/AP", level: float = 0.95) -> str:
-    """The arm with the largest paired difference to the baseline, and whether that means anything.
+@dataclass(frozen=True)
+class ArmRuns:
+    """The runs of one arm that are data.
 
-    It says "better" only if there are at least 3 pairs, the paired interval excludes 0, and the
-    t test's p, multiplied by the number of arms compared (Bonferroni), stays below 1 - level:
-    the best of twelve equal arms looks good by having been chosen. "Worse" needs no such factor,
-    for the choice worked against it.
+    Attributes:
+        arm, setting, loss: as in the arms table.
+        values: the metric by seed.
+        run_ids: the run by seed.
+        diverged, planned: seeds in which it diverged, and which it should have.
+    """
+
+    arm: str
+    setting: str
+    loss: str
+    values: pd.Series
+    run_ids: Mapping[int, str]
+    diverged: int
+    planned: int
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The best arm of another loss against the best arm of BCE, both chosen on validation.
+
+    Attributes:
+        focal, bce: the arms; focal is any arm whose loss is not BCE.
+        comparison: their paired difference with its verdict; p_holm allows for the choice.
+        optimism: how much of the difference is expected to be owed to the choice.
+        corrected: the difference less the optimism; NaN where that cannot be given.
+        arms: how many were chosen from: (focal, BCE).
+        tuned: what was varied in BCE's arms: 'pos_weight', 'gain'; empty: BCE was not tuned.
+    """
+
+    focal: str
+    bce: str
+    bce_setting: str
+    comparison: ArmVerdict
+    optimism: Optimism
+    corrected: float
+    arms: tuple[int, int]
+    tuned: tuple[str, ...]
+
+
+def headline(
+    arms: list[ArmRuns], level: float, margin: float | None, images: ImageLevel,
+    generator: np.random.Generator, tuned: tuple[str, ...], known: Mapping[tuple[str, str], ArmVerdict],
+) -> Headline | None:  # fmt: skip
+    """Choose the best arm of either side by its mean, and compare them.
+
+    A choice among k arms makes the largest look better than it is: "better" is judged by p times the
+    number of focal arms, "worse" by p times the number of BCE arms (Bonferroni); the interval is not
+    widened, and the optimism is given beside it. Arms that diverged in some seed are chosen only where
+    there is no other.
 
     Args:
-        arms: see table.arms_table, made with the same metric and level.
+        arms: all arms of the study.
+        known: (arm, against) -> verdicts that were already drawn; a comparison has only one.
+
+    Returns:
+        None where one side has no run that counts.
     """
-    baseline = arms[arms["baseline"] & (arms["n"] > 0)]
-    others = arms[~arms["baseline"] & (arms["n"] > 0)]
-    if baseline.empty:
-        top = others.sort_values(["mean", "arm"], ascending=[False, True]).iloc[0]
-        known = bool(arms["baseline"].any())
-        why = "plain BCE has no finished run" if known else "the study has no plain BCE"
-        return (
-            f"{why}, so no difference can be given; the highest mean is {top['setting']}: "
-            f"{metric} {top['mean']:.3f} on {_seeds(int(top['n']))}"
-        ) + _incomplete(arms)
-    base = baseline.iloc[0]
-    if others.empty:
-        return (
-            f"only BCE has finished runs: {metric} {base['mean']:.3f} on {_seeds(int(base['n']))}; "
-            "there is nothing to compare it with"
-        ) + _incomplete(arms)
-    paired = others[others["n_pairs"] > 0]
-    if paired.empty:
-        why = "no seed has finished in both BCE and another arm"
-        return f"{why}, so no paired difference can be given" + _incomplete(arms)
-    best = paired.sort_values(["difference", "arm"], ascending=[False, True]).iloc[0]
-    number = f"{metric} {best['mean']:.3f}, {best['difference']:+.3f}"
-    if math.isfinite(best["difference_low"]):
-        number += f" [{best['difference_low']:+.3f}, {best['difference_high']:+.3f}]"
-    pairs = int(best["n_pairs"])
-    start = f"best of {len(paired)} arms: " if len(paired) > 1 else ""
-    compared = f"against BCE on {pairs} paired {'seed' if pairs == 1 else 'seeds'}"
-    judgement = _judgement(best, len(paired), level)
-    return f"{start}{best['setting']}: {number} {compared}: {judgement}{_incomplete(arms)}"
+    focal = _eligible([one for one in arms if one.loss != BASELINE_LOSS])
+    bce = _eligible([one for one in arms if one.loss == BASELINE_LOSS])
+    if not focal or not bce:
+        return None
+    frame = pd.DataFrame({one.arm: one.values for one in [*focal, *bce]})
+    common = frame.dropna()
+    means = (common if len(common) else frame).mean()
+    best, opponent = _best(focal, means), _best(bce, means)
+    optimism = of_choice(
+        common[[one.arm for one in focal]].to_numpy(float),
+        common[[one.arm for one in bce]].to_numpy(float),
+        generator,
+    )
+    comparison = known.get((best.arm, opponent.arm))
+    if comparison is None:
+        numbers = compare(
+            best.values, opponent.values, names=(best.arm, best.setting, opponent.arm), level=level,
+            margin=margin, image=image_of(best, opponent, images),
+        )  # fmt: skip
+        size = len(focal) if numbers.difference > 0 else len(bce)
+        numbers = replace(numbers, p_holm=min(1.0, numbers.p_t * size))
+        about = Circumstances(margin, level, size, best.diverged, best.planned, opponent.diverged)
+        comparison = decide(numbers, about)
+    return Headline(
+        best.arm, opponent.arm, opponent.setting, comparison, optimism,
+        comparison.difference - optimism.value, (len(focal), len(bce)), tuned,
+    )  # fmt: skip
 
 
-def _judgement(best: pd.Series, arms: int, level: float) -> str:
-    n, low, high = int(best["n_pairs"]), float(best["difference_low"]), float(best["difference_high"])
-    if n < MIN_PAIRS:
-        return "not enough runs to tell"
-    if low <= 0 <= high:
-        return f"the {100 * level:g}% interval includes 0, so these runs do not tell them apart"
-    if high < 0:
-        return "worse than BCE" + (", and every other arm is lower still" if arms > 1 else "")
-    if _t_test_p(float(best["difference"]), float(best["difference_sd"]), n) * arms > 1 - level:
-        return f"the interval excludes 0, but not once it is allowed for that {arms} arms were compared"
-    advice = "; confirm it on fresh seeds, for the best of several looks too good" if arms > 1 else ""
-    return f"better than BCE on these seeds{advice}"
+def image_of(one: ArmRuns, other: ArmRuns, images: ImageLevel) -> ImagePart | None:
+    """The images' part of the difference of two arms over their common seeds; None without."""
+    common = [seed for seed in one.values.index if seed in other.values.index]
+    return images.part([one.run_ids[seed] for seed in common], [other.run_ids[seed] for seed in common])
 
 
-def _t_test_p(mean: float, sd: float, n: int) -> float:
-    """Two-sided p of the paired t test; differences without any spread have p = 0."""
-    if sd == 0:
-        return 0.0
-    return float(2 * stats.t.sf(abs(mean) / (sd / math.sqrt(n)), n - 1))
+def _eligible(arms: list[ArmRuns]) -> list[ArmRuns]:
+    there = [one for one in arms if len(one.values)]
+    return [one for one in there if not one.diverged] or there
 
 
-def _seeds(n: int) -> str:
-    return f"{n} seed" if n == 1 else f"{n} seeds"
-
-
-def _incomplete(arms: pd.DataFrame) -> str:
-    """A warning where runs of the study are not data."""
-    planned, finished = int(arms["n_planned"].sum()), int(arms["n_finished"].sum())
-    if finished >= planned:
-        return ""
-    return f" ({planned - finished} of {planned} runs did not finish or are missing: see the problems)"
+def _best(arms: list[ArmRuns], means: pd.Series) -> ArmRuns:
+    # Of equal means the first by name, so that the order of the records does not matter.
+    return min(arms, key=lambda one: (-float(means[one.arm]), one.arm))

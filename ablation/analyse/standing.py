@@ -6,11 +6,11 @@ import shlex
 from collections import defaultdict
 from collections.abc import Mapping
 
-from ablation.analyse.values import is_setting
+from ablation.analyse.values import GAIN, is_setting
 from ablation.records import RunRecord, StudyRecord
 
 # Of several records with one key, the first of these states stands for the run.
-PRECEDENCE = ("FINISHED", "DIVERGED", "RUNNING", "STOPPED", "FAILED", "KILLED", "SUPERSEDED")
+PRECEDENCE = ("FINISHED", "DIVERGED", "RUNNING", "STOPPED", "PRUNED", "FAILED", "KILLED", "SUPERSEDED")
 
 
 def why_not_standing(study: StudyRecord) -> tuple[dict[str, str], dict[str, str]]:
@@ -69,7 +69,7 @@ def params_of_arms(study: StudyRecord) -> dict[str, dict[str, str]]:
 
 
 def _of_the_loss(params: Mapping[str, str]) -> dict[str, str]:
-    return {key: value for key, value in params.items() if key == "loss.name" or is_setting(key)}
+    return {key: value for key, value in params.items() if key in ("loss.name", GAIN) or is_setting(key)}
 
 
 def _overrides(command: str) -> dict[str, str]:

@@ -17,8 +17,10 @@ from ablation.analyse import stats
 from ablation.analyse.standing import params_of_arms, why_not_standing
 from ablation.analyse.values import (
     BASELINE_LOSS,
+    GAIN,
     LOSS,
     format_setting,
+    gain_of,
     is_setting,
     parse_metric,
     parse_setting,
@@ -33,6 +35,7 @@ NOT_HELD = (
     "loss.", "tracking.", "hydra.", "seed", "study", "arm", "description", "key", "out", "folder",
     "data.root",
     "train.device", "train.workers", "train.threads", "train.stop_after", "train.checkpoint_every",
+    "train.diagnostics",
 )  # fmt: skip
 
 
@@ -42,7 +45,8 @@ def runs_table(study: StudyRecord) -> pd.DataFrame:
     Columns:
         study, arm, seed, key, state (MISSING: planned, but no record);
         setting: the loss and its settings for people;
-        loss, and one `loss.X` per setting of any loss, typed: numbers are float64, null is NaN;
+        loss, gain (of the confidence term), and one `loss.X` per setting of any loss, typed: numbers
+            are float64, null is NaN;
         one float64 column per metric (their names contain `/`), NaN unless the row counts;
         counts: the run is FINISHED and is the one that stands for its arm and seed;
         problem: why a record does not stand for its arm and seed: 'duplicate', 'superseded' (the
@@ -81,6 +85,7 @@ def _row(study: str, arm: str, seed: int, key: str, state: str, params: Mapping[
     row: dict[str, Any] = {"study": study, "arm": arm, "seed": seed, "key": key, "state": state}
     row["setting"] = setting_name(params)
     row["loss"] = params.get("loss.name", "unknown")
+    row["gain"] = gain_of(params)
     return row | {name: parse_setting(text) for name, text in params.items() if is_setting(name)}
 
 
@@ -89,7 +94,7 @@ def _metric_column(name: str) -> str:
     return name if "/" in name else f"metric/{name}"
 
 
-FIRST_COLUMNS = ("study", "arm", "seed", "key", "state", "setting", "loss")
+FIRST_COLUMNS = ("study", "arm", "seed", "key", "state", "setting", "loss", "gain")
 LAST_COLUMNS = ("counts", "problem", "reason", "run_id", "folder", "command")
 
 
@@ -137,13 +142,18 @@ def setting_columns(table: pd.DataFrame) -> list[str]:
 def baseline_arm(runs: pd.DataFrame) -> str | None:
     """The arm that the others are compared with: loss bce, pos_weight 1 or null.
 
-    Where several are that (they differ in something else), the one named exactly 'bce', else the
-    first by name. None where the study has no plain BCE.
+    Where several are that, those with the gain that most arms of other losses have; among them the
+    one named exactly 'bce', else the first by name. None where the study has no plain BCE.
     """
     plain = runs["loss"] == BASELINE_LOSS
     if "loss.pos_weight" in runs.columns:
         weight = runs["loss.pos_weight"]
         plain &= weight.isna() | (weight == 1)
+    if plain.any():
+        others = runs[runs["loss"] != BASELINE_LOSS] if (runs["loss"] != BASELINE_LOSS).any() else runs[plain]
+        usual = others["gain"].mode()
+        same = plain & (runs["gain"] == usual.iloc[0])
+        plain = same if same.any() else plain
     names = sorted(set(runs.loc[plain, "arm"]))
     return BASELINE_LOSS if BASELINE_LOSS in names else next(iter(names), None)
 
@@ -152,7 +162,7 @@ def arms_table(runs: pd.DataFrame, metric: str, level: float = 0.95) -> pd.DataF
     """One row per arm; the baseline first, then by loss and its settings.
 
     Columns:
-        arm, setting, loss, loss.X: as in runs_table;
+        arm, setting, loss, gain, loss.X: as in runs_table;
         baseline: whether the differences are to this arm;
         n_finished, n_planned, n_diverged, n_failed (FAILED or KILLED), n_unfinished (RUNNING or
             STOPPED), n_missing: runs of the arm; duplicates and superseded records are not counted.
@@ -179,7 +189,7 @@ def arms_table(runs: pd.DataFrame, metric: str, level: float = 0.95) -> pd.DataF
         to_baseline = baseline is not None and arm != baseline
         other = series.get(str(baseline), empty) if to_baseline else empty
         pair = stats.paired_difference(own, other, level)
-        row = {"arm": str(arm), "setting": lead["setting"], "loss": lead["loss"]}
+        row = {"arm": str(arm), "setting": lead["setting"], "loss": lead["loss"], "gain": lead["gain"]}
         row |= {name: lead[name] for name in setting_columns(runs)}
         row |= {
             "baseline": arm == baseline,
@@ -266,13 +276,16 @@ def curves(study: StudyRecord, metric: str) -> pd.DataFrame:
 def not_held_fixed(study: StudyRecord) -> list[str]:
     """The settings, other than loss and seed, that differ between the finished runs of a study.
 
-    Empty is what a study should have: then nothing but the loss can explain a difference.
+    Empty is what a study should have: then nothing but the loss can explain a difference. The gain of
+    the confidence term may differ between arms, where the arms' labels show it, but not within one.
     """
     runs = runs_table(study)
     counted = set(runs.loc[runs["counts"], "run_id"]) if len(runs) else set()
     configurations = [run.params for run in study.runs if run.run_id in counted]
+    gains = runs[runs["counts"]].groupby("arm")["gain"].nunique() if len(runs) else pd.Series(dtype=int)
+    swept = {GAIN} if (gains <= 1).all() else set()
     return sorted(
-        name for name in _all_names(configurations)
+        name for name in _all_names(configurations) - swept
         if not _is_free(name)
         and len({repr(parse_setting(params.get(name))) for params in configurations}) > 1
     )  # fmt: skip

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 BASELINE_LOSS = "bce"
 LOSS = "loss."
+GAIN = "criterion.confidence_gain"
+"""The arm's own factor of its confidence term: with a swept gain, BCE is tuned as hard as focal loss."""
 
 Setting = float | bool | str | None
 
@@ -61,8 +63,16 @@ def setting_name(params: Mapping[str, str]) -> str:
     }
     if name == BASELINE_LOSS and settings.get("pos_weight") in (None, 1.0):
         settings.pop("pos_weight", None)
+    if (gain := gain_of(params)) != 1.0:
+        settings["gain"] = gain
     inside = ", ".join(f"{key}={format_setting(value)}" for key, value in settings.items())
     return f"{name} ({inside})" if inside else name
+
+
+def gain_of(params: Mapping[str, str]) -> float:
+    """The factor of the confidence term; 1 where none is recorded."""
+    gain = parse_setting(params.get(GAIN))
+    return gain if isinstance(gain, float) else 1.0
 
 
 def is_setting(name: str) -> bool:

@@ -120,10 +120,11 @@ class Audit:
         size_px: side of the square input that sizes are stated for.
         splits: "train", "val" and, where it was asked for, "test".
         faults: those between splits.
-        given, fitted: the model's anchors, and as many by k-means on the train split.
+        given, fitted: the model's anchors, and by k-means on the train split as many as heads serve.
         cells: split -> what the assigner makes of it; empty if it was not computed.
         unserved_px: those of the model's anchors that no head serves (YOLOv4-tiny has one): boxes that
             they fit best go to the next best.
+        anchors_px: what `model.anchors=auto` makes of the train split; empty without boxes.
     """
 
     name: str
@@ -136,6 +137,7 @@ class Audit:
     fitted: AnchorFit
     cells: dict[str, SplitCells] = field(default_factory=dict)
     unserved_px: list[tuple[float, float]] = field(default_factory=list)
+    anchors_px: list[float] = field(default_factory=list)
 
     @property
     def all_faults(self) -> list[Fault]:
@@ -158,16 +160,17 @@ def audit(
     *,
     size_px: int,
     anchors_px: Sequence[tuple[float, float]],
+    masks: Sequence[Sequence[int]] | None = None,
     test: Split | None = None,
-    seed: int = 0,
 ) -> Audit:
     """Count what is in a data set and fit anchors to its train split.
 
     Args:
         size_px: side of the square input; images are letterboxed into it.
-        anchors_px: the model's anchors at that size; as many are fitted by k-means.
+        anchors_px: the model's anchors at that size.
+        masks: the anchors that each head serves; None: one head serves all. As many as are served
+            are fitted by k-means.
         test: the test split, where it may be looked at.
-        seed: of the k-means' starts.
     """
     splits: dict[str, Split] = {"train": data.train, "val": data.val}
     if test is not None:
@@ -175,6 +178,12 @@ def audit(
     audits = {name: audit_split(split, data.classes, size_px) for name, split in splits.items()}
     sizes = audits["train"].sizes_px
     given = sorted(anchors_px, key=lambda anchor: anchor[0] * anchor[1])
+    heads = [range(len(given))] if masks is None else masks
+    served = sorted({index for mask in heads for index in mask})
+    fitted, made = np.array(given, np.float64).reshape(-1, 2), list[float]()
+    if len(sizes):
+        made = spread_over_heads(sizes, len(given), served)
+        fitted = np.array(made).reshape(-1, 2)[served]
     return Audit(
         name=data.name,
         classes=tuple(data.classes),
@@ -183,7 +192,9 @@ def audit(
         splits=audits,
         faults=list(data.faults),
         given=fit_of(sizes, np.array(given, np.float64).reshape(-1, 2)),
-        fitted=fit_of(sizes, kmeans_anchors(sizes, len(given), seed=seed, start=np.array(given, np.float64))),
+        fitted=fit_of(sizes, fitted),
+        unserved_px=[anchor for index, anchor in enumerate(anchors_px) if index not in served],
+        anchors_px=made,
     )
 
 
@@ -262,6 +273,28 @@ def kmeans_anchors(sizes: Sizes, count: int, *, seed: int = 0, start: Sizes | No
     fitted = [_lloyd(sizes, centres) for centres in starts]
     centres = max(fitted, key=lambda result: result[0])[1]
     return np.asarray(centres[np.argsort(centres.prod(axis=1), kind="stable")])
+
+
+def spread_over_heads(sizes: Sizes, count: int, served: Sequence[int]) -> list[float]:
+    """Anchors for boxes of these sizes, as a model's `anchors_px`: k-means, by ascending area.
+
+    As many are fitted as the heads serve; one that no head serves would only take boxes from the
+    others, so it repeats the nearest that is. Rounded to a tenth of a pixel, at least 0.1: what is
+    printed and pasted is what is used.
+
+    Args:
+        sizes: (n, 2) in pixels of the input, n >= 1.
+        count: anchors of the model.
+        served: which of them the heads serve.
+
+    Returns:
+        [width, height, width, height, ...] of `count` anchors.
+    """
+    places = sorted(served)
+    fitted = np.maximum(kmeans_anchors(sizes, len(places)).round(1), 0.1)
+    fitted = fitted[np.argsort(fitted.prod(axis=1), kind="stable")]
+    nearest = [min(range(len(places)), key=lambda k: abs(places[k] - index)) for index in range(count)]
+    return [float(side) for which in nearest for side in fitted[which]]
 
 
 def _spread(sizes: Sizes, count: int, rng: np.random.Generator) -> Sizes:

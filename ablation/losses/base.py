@@ -40,6 +40,15 @@ class ConfidenceLoss(ABC):
         """The name used in configuration, tables and figures: the class name in snake_case."""
         return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", cls.__name__).lower()
 
+    @classmethod
+    def family(cls) -> dict[str, ConfidenceLoss]:
+        """Variants of this loss worth laying side by side on one and the same model, by label.
+
+        Each run's diagnostics look at its final model through the families of all losses, whatever
+        it was trained with. None by default.
+        """
+        return {}
+
     @abstractmethod
     def __call__(self, objectness_logits: Tensor, targets: ConfidenceTargets) -> Tensor:
         """The UNREDUCED loss of each cell, in the shape of `objectness_logits`.

@@ -35,6 +35,11 @@ class Focal(ConfidenceLoss):
         require(self.alpha is None or 0 <= self.alpha <= 1, "alpha", self.alpha, "in [0, 1], or null")
         require(0 <= self.gamma < float("inf"), "gamma", self.gamma, ">= 0 and finite")
 
+    @classmethod
+    def family(cls) -> dict[str, ConfidenceLoss]:
+        """The focusing parameters of the paper's figure 4, and 5. Without alpha: shape, not balance."""
+        return {f"gamma={gamma:g}": cls(None, gamma) for gamma in (0.0, 0.5, 1.0, 2.0, 5.0)}
+
     def __call__(self, objectness_logits: Tensor, targets: ConfidenceTargets) -> Tensor:
         s = signed_logit(objectness_logits, targets.objectness)
         loss = cross_entropy(s) * (self.gamma * F.logsigmoid(-s)).exp()

@@ -16,6 +16,9 @@ from ablation.model.blocks import ConvSlot
 from ablation.model.head import HeadLayout
 from ablation.model.initialise import initialise
 
+AUTO = "auto"
+"""The value of `anchors` that asks for anchors made from the data."""
+
 
 class Detector(nn.Module, ABC):
     """A network of backbone, neck and heads.
@@ -79,6 +82,9 @@ class DetectorConfig(ABC):
         width: factor on every number of channels, > 0; 1 is the published network. Numbers are
             rounded to multiples of 8, at least 8.
         depth: factor on the number of repeated blocks, > 0; rounded, at least 1.
+        anchors: auto: make them from the train split's boxes at the size of the input, by k-means, in
+            place of anchors_px; the numbers replace the word before a run's key is made. None:
+            anchors_px.
         anchors_px: [width, height, width, height, ...] as in Darknet's .cfg, in pixels of an
             input of anchors_at_px.
         anchors_at_px: size of the input that the anchors were made for: they are scaled by
@@ -95,6 +101,7 @@ class DetectorConfig(ABC):
 
     width: float = 1.0
     depth: float = 1.0
+    anchors: str | None = field(default=None, metadata={"identity": False})  # the numbers are, see prepare
     anchors_px: list[float] = field(default_factory=list)
     anchors_at_px: int | None = None
     prior: float | None = 0.01
@@ -112,6 +119,7 @@ class DetectorConfig(ABC):
         """Raise ValueError, one line that begins with the field's name, for a value out of range."""
         require(0 < self.width < math.inf, "width", self.width, "above 0")
         require(0 < self.depth < math.inf, "depth", self.depth, "above 0")
+        require(self.anchors in (None, AUTO), "anchors", self.anchors, f"{AUTO}, or null")
         at = self.anchors_at_px
         require(at is None or at >= 1, "anchors_at_px", at, "at least 1, or null")
         require(self.prior is None or 0 < self.prior < 1, "prior", self.prior, "in (0, 1), or null")
@@ -152,6 +160,8 @@ class DetectorConfig(ABC):
     def head_layout(self, num_classes: int, size_px: int) -> HeadLayout:
         """The heads of the network for square inputs of `size_px`. Raises UsageError."""
         self._check_input(num_classes, size_px)
+        if self.anchors is not None:
+            raise UsageError(f"model.anchors: {self.anchors} must be resolved before a network is built")
         factor = 1.0 if self.anchors_at_px is None else size_px / self.anchors_at_px
         sides = [side * factor for side in self.anchors_px]
         return HeadLayout(

@@ -73,6 +73,10 @@ def load_weights(detector: Detector, path: Path | str, load_heads: bool = False)
         found = _read_state_dict(path)
     elif looks_like_darknet(start):
         found = read_darknet(detector, path)
+    elif not start:
+        raise DataError(
+            f"{path}: an empty file; a PyTorch state dict or a Darknet weights file would be right"
+        )
     else:
         raise DataError(f"{path}: neither a PyTorch state dict nor a Darknet weights file")
     return _assign(detector, found, path, load_heads)
@@ -101,7 +105,9 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
                 f"{path}: holds code or objects besides tensors and was not opened; "
                 "save a plain state dict: torch.save(model.state_dict(), file)"
             ) from error
-        raise DataError(f"{path}: not a readable PyTorch file: {one_line(error, 200)}") from error
+        raise DataError(
+            f"{path}: a PyTorch file that is cut off or damaged: {one_line(error, 80)}; fetch it again"
+        ) from error
     for wrapper in WRAPPERS:
         if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
             found = found[wrapper]

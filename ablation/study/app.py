@@ -10,18 +10,21 @@ from pathlib import Path
 
 import hydra
 from hydra import compose, initialize_config_dir
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
-from hydra.types import RunMode
+from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from ablation import config as configuration
 from ablation.errors import AblationError, UsageError, one_line
 from ablation.study import sweeper
-from ablation.study.execute import announce, execute, prepare, store_of
-from ablation.study.launchers import local
+from ablation.study.execute import Prepared, announce, execute, prepare, store_of
+from ablation.study.launchers import local, slurm
+from ablation.study.planning import Capacity, capacity_of
 
 
 def config_root() -> Path:
@@ -38,7 +41,7 @@ def register_plugins() -> None:
 
     Hydra 1.3 builds plugins only from a package named hydra_plugins; 1.4 has dropped that rule.
     """
-    ours = (sweeper.StudySweeper, local.LocalLauncher)
+    ours = (sweeper.StudySweeper, local.LocalLauncher, slurm.SlurmLauncher)
     names = {f"{cls.__module__}.{cls.__name__}" for cls in ours}
     allowed = getattr(Plugins, "is_in_toplevel_plugins_module", None)
     if allowed is not None and not getattr(allowed, "accepts_ours", False):
@@ -54,12 +57,14 @@ def register_plugins() -> None:
     configuration.register()
     sweeper.register()
     local.register()
+    slurm.register()
 
 
 def task(config: DictConfig) -> str:
     """One run, in this process."""
     hydra_config = HydraConfig.get()
-    if hydra_config.mode == RunMode.RUN and config.arms is not None:
+    # With an arm named it is one run of that study: the command that every run is recorded with.
+    if hydra_config.mode == RunMode.RUN and config.arms is not None and config.arm is None:
         raise UsageError("a study has many runs: add -m, as in `ablation train -m sweeps=NAME`")
     overrides = [str(override) for override in hydra_config.overrides.task]
     run = prepare(config, overrides)
@@ -143,8 +148,43 @@ def composed(overrides: list[str]) -> DictConfig:
         raise UsageError(explain(error)) from error
 
 
+def study_runs(arguments: list[str]) -> tuple[list[Prepared], Capacity]:
+    """The runs that `ablation train -m` would have with these arguments, and what its launcher would use.
+
+    Nothing is started and nothing is written.
+
+    Raises:
+        UsageError, DataError: as the launch itself would.
+    """
+    register_plugins()
+    root = config_root()
+    arguments = [argument for argument in arguments if argument not in ("-m", "--multirun")]
+    try:
+        with initialize_config_dir(str(root / "conf"), version_base="1.3", job_name="ablation"):
+            application = GlobalHydra.instance().hydra
+            assert application is not None
+            config = application.compose_config(
+                config_name="train",
+                overrides=with_search_path(arguments, root),
+                run_mode=RunMode.MULTIRUN,
+                with_log_configuration=False,
+            )
+            context = HydraContext(config_loader=application.config_loader, callbacks=Callbacks())
+            planner = Plugins.instance().instantiate_sweeper(
+                config=config, hydra_context=context, task_function=task
+            )
+            if not isinstance(planner, sweeper.StudySweeper):
+                raise UsageError("hydra/sweeper: ablation plan knows the runs of hydra/sweeper=study only")
+            runs = planner.plan(list(config.hydra.overrides.task))
+            return runs, capacity_of(config.hydra.launcher, runs)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UsageError(explain(error)) from error
+
+
 def explain(error: BaseException) -> str:
     """Hydra's error over many lines -> one that names the key, what was found, what would be right."""
+    if isinstance(error.__cause__, AblationError):  # ours, on the way through Hydra's instantiate
+        return str(error.__cause__)
     text = str(error)
     missing = re.search(r"Could not find '([^']+)/([^'/]+)'", text)
     if missing:

@@ -21,6 +21,7 @@ from ablation.data.letterbox import Letterbox
 from ablation.errors import DataError
 from ablation.model.head import HeadLayout, cell_grid, decode_boxes
 from ablation.rng import generator
+from ablation.study.anchors import resolve_anchors
 
 MOST_IMAGES = 2000
 _BATCH = 8
@@ -62,16 +63,15 @@ def check(config: RunConfig, *, test: bool = False, most_images: int = MOST_IMAG
         except DataError:
             raise error from None
     size_px = config.train.size_px
-    layout: HeadLayout = config.model.head_layout(len(data.classes), size_px)
-    found = audit(data, size_px=size_px, anchors_px=layout.anchors_px, test=held_out)
+    model = resolve_anchors(config.model, data, size_px)
+    layout: HeadLayout = model.head_layout(len(data.classes), size_px)
+    found = audit(data, size_px=size_px, anchors_px=layout.anchors_px, masks=layout.masks, test=held_out)
     splits = {"train": data.train, "val": data.val} | ({} if held_out is None else {"test": held_out})
     cells = {
         name: count_cells(split, layout, config.assigner, size_px, most_images)
         for name, split in splits.items()
     }
-    served = {index for mask in layout.masks for index in mask}
-    unserved = [anchor for index, anchor in enumerate(layout.anchors_px) if index not in served]
-    return Checked(dataclasses.replace(found, cells=cells, unserved_px=unserved), refusal)
+    return Checked(dataclasses.replace(found, cells=cells), refusal)
 
 
 def _open(source: DataSource, test: bool) -> tuple[DetectionData, Split | None]:

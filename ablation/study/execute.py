@@ -5,27 +5,25 @@ from __future__ import annotations
 import json
 import logging
 import shlex
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from ablation.config import OPEN_GROUPS, RunConfig, arm_name, flat, plain, typed
 from ablation.data.dataset import DataSource, DetectionData
 from ablation.data.loader import batches_per_epoch
-from ablation.errors import AblationError, Diverged, UsageError, one_line
-from ablation.files import canonical_json, exclusive_lock, sha256_file, write_text
+from ablation.errors import AblationError, Diverged, NoRoom, UsageError, one_line
+from ablation.files import canonical_json, exclusive_lock, remove_temporaries, sha256_file, write_text
 from ablation.machine import code_version, resolve_device, resolve_precision
 from ablation.records import Declaration, PlannedRun
 from ablation.run_folder import DONE_STATES, RunFolder
 from ablation.study.anchors import resolve_anchors
 from ablation.study.identity import run_key
+from ablation.study.interrupts import Interrupts
 from ablation.study.plan import extend_plan, plan_file
 from ablation.track import Mirror, Store, publish_plan
 from ablation.train import Run, set_up_torch
@@ -58,8 +56,9 @@ class Prepared:
 
     @property
     def planned(self) -> PlannedRun:
-        """This run as an entry of the study's plan."""
-        command = shlex.join(["ablation", "train", *self.overrides])
+        """This run as an entry of the study's plan, with the command that makes it from the start."""
+        of_the_run = [text for text in self.overrides if not text.startswith(_OF_THE_LAUNCH)]
+        command = shlex.join(["ablation", "train", *of_the_run])
         return PlannedRun(str(self.config.arm), self.config.seed, self.key, command, _params(self.config))
 
     @property
@@ -67,6 +66,9 @@ class Prepared:
         """The run as a person names it."""
         return f"{self.config.arm} seed {self.config.seed}"
 
+
+_OF_THE_LAUNCH = ("retry=", "halving.", "train.stop_after=")
+"""Overrides that say how far and which runs are launched, and not what a run is."""
 
 _open_data: dict[str, DetectionData] = {}
 
@@ -103,7 +105,8 @@ def _weights_digest(path: str | None) -> str | None:
     if path is None:
         return None
     if not Path(path).is_file():
-        raise UsageError(f"model.weights: {path} not found; give a file, or null to start from scratch")
+        found = "is a folder" if Path(path).is_dir() else "not found"
+        raise UsageError(f"model.weights: {path} {found}; give a file, or null to start from scratch")
     return sha256_file(Path(path))
 
 
@@ -143,8 +146,16 @@ def _declaration(config: RunConfig, study: Path) -> Declaration:
     )  # fmt: skip
 
 
-def execute(run: Prepared, store: Store | None, progress: Progress | None = None) -> str:
+def execute(
+    run: Prepared,
+    store: Store | None,
+    progress: Progress | None = None,
+    why: Callable[[], str] = lambda: "",
+) -> str:
     """Train a prepared run, or go on with it, unless it is done.
+
+    Args:
+        why: asked for the reason once the run has been interrupted; "" where it is not known.
 
     Returns:
         The final state: FINISHED, DIVERGED or STOPPED.
@@ -160,40 +171,56 @@ def execute(run: Prepared, store: Store | None, progress: Progress | None = None
         mirror = Mirror(store, folder)
         if folder.state in DONE_STATES:
             log.info("%s: %s already, in %s", run.label, folder.state, folder.path)
+            if not folder.file("DONE").exists():  # it was killed before its very last write
+                folder.set_state(folder.state, folder.reason)
             mirror.finish(folder.artifacts())
             return folder.state
+        remove_temporaries(folder.path)
         _describe(run)
-        folder.set_state("RUNNING")
-        mirror.start()
 
         def after_epoch(epoch: int, metrics: dict[str, float]) -> None:
             mirror.push()
             if progress is not None:
                 progress(epoch, metrics)
 
-        try:
-            with _terminate_as_interrupt():
-                set_up_torch(config)
-                folder.set_state(Run(config, run.data, folder, after_epoch).go())
-        except Diverged as error:
-            log.warning("%s: DIVERGED at %s", run.label, error)
-            folder.set_state("DIVERGED", str(error))
-        except KeyboardInterrupt:
-            folder.set_state("KILLED", "interrupted; launch it again to go on from the last checkpoint")
-            raise
-        except BaseException as error:
-            folder.set_state("FAILED", one_line(f"{type(error).__name__}: {error}", 300))
-            raise
-        finally:
-            mirror.finish(folder.artifacts())
+        with Interrupts() as interrupts:
+            try:
+                with folder.heartbeat():
+                    folder.set_state("RUNNING")
+                    mirror.start()
+                    set_up_torch(config)
+                    state = Run(config, run.data, folder, after_epoch).go()
+                interrupts.ending = True
+                folder.set_state(state)
+            except Diverged as error:
+                interrupts.ending = True
+                log.warning("%s: DIVERGED at %s", run.label, error)
+                folder.set_state("DIVERGED", str(error))
+            except KeyboardInterrupt:
+                interrupted = "interrupted; launch it again to go on from the last checkpoint"
+                folder.set_state("KILLED", why() or interrupted)
+                raise
+            except NoRoom as error:
+                interrupts.ending = True
+                with suppress(NoRoom):  # for this too; RUNNING without a process resumes as well
+                    folder.set_state("STOPPED", str(error))
+                raise
+            except BaseException as error:
+                interrupts.ending = True
+                folder.set_state("FAILED", one_line(f"{type(error).__name__}: {error}", 300))
+                raise
+            finally:
+                mirror.finish(folder.artifacts())
+            interrupts.raise_late()
         return folder.state
 
 
 def _params(config: RunConfig) -> dict[str, str]:
     """The typed configuration on one level, as the texts that MLflow shows."""
-    of_the_study = ("arms", "seeds", "out", "tracking", "analysis")
+    of_the_study = ("arms", "seeds", "out", "tracking", "analysis", "retry", "halving")
     settings = {k: v for k, v in plain(config).items() if k not in of_the_study}
     params = {key: str(value) for key, value in flat(settings).items()}
+    del params["train.stop_after"]  # MLflow cannot change a parameter, and a run's next stage changes this
     for group in OPEN_GROUPS:
         params[f"{group}.name"] = params.pop(f"{group}._target_").rsplit(".", 1)[-1]
     params["loss.name"] = type(config.loss).name()
@@ -231,20 +258,3 @@ def _describe(run: Prepared) -> None:
             "params": _params(config),
         },
     )
-
-
-@contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
-    """While a run trains, SIGTERM ends it the way Ctrl-C does: with its state written."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    former = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, former)

@@ -13,13 +13,14 @@ def run_key(config: RunConfig, fingerprint: str, weights: str | None = None) -> 
     Left out are the fields that cannot change a result (paths, devices, workers, tracking, names;
     each is marked where it is declared). The precision must have been resolved: "auto" is not the
     same thing on every machine. Two spellings of one configuration have one key, because the key
-    is made from typed values and not from what was typed.
+    is made from typed values and not from what was typed. For the same reason anchors that are to be
+    made from the data must have been made.
 
     Args:
         fingerprint: of the data set.
         weights: SHA-256 of the file that training starts from; None: it starts from scratch.
     """
-    assert config.train.precision != "auto"
+    assert config.train.precision != "auto" and config.model.anchors != "auto"
     identity = plain(config, identity=True)
     version = ".".join(__version__.split(".")[:2])
     return sha256_text(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +17,13 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from ablation.config import arm_name, typed
+from ablation.config import RunConfig, arm_name, typed
 from ablation.errors import AblationError, UsageError, one_line
 from ablation.run_folder import DONE_STATES
 from ablation.study.execute import Prepared, announce, prepare, store_of
 from ablation.study.expand import Job, expand, override_text
+from ablation.study.halving import check_rungs, prune
+from ablation.study.status import standing
 from ablation.track import Mirror
 
 log = logging.getLogger(__name__)
@@ -59,14 +61,25 @@ class StudySweeper(Sweeper):
         """
         runs = self.plan(arguments)
         first = runs[0].config
+        if first.halving.enabled:
+            check_rungs(runs)
         self.store = store_of(first)
         announce(runs, self.store)
-        todo = [run for run in runs if run.folder.state not in DONE_STATES]
+        found = {run.key: standing(run.folder) for run in runs}
+        todo = [run for run in runs if found[run.key] in wanted(first)]
+        counts = Counter(found.values())
+        done = counts["finished"] + counts["diverged"]
+        aside = {
+            "running elsewhere": counts["running"],
+            "failed before, left alone (retry=failed redoes them)": 0 if first.retry else counts["failed"],
+            "pruned before": counts["pruned"] if first.halving.enabled else 0,
+        }
         log.info(
-            "study %s: %d arms, %d runs, %d done already, %d to do",
-            first.study, len({r.config.arm for r in runs}), len(runs), len(runs) - len(todo), len(todo),
+            "study %s: %d arms, %d runs, %d done already, %d to do%s",
+            first.study, len({r.config.arm for r in runs}), len(runs), done, len(todo),
+            "".join(f", {number} {what}" for what, number in aside.items() if number),
         )  # fmt: skip
-        returns = self._launch(todo)
+        returns = self._launch_in_stages(runs, todo)
         self._sum_up(runs, todo, returns)
         return [run.folder.state for run in todo]
 
@@ -146,32 +159,106 @@ class StudySweeper(Sweeper):
                     f"arm {place[0]!r}: two different configurations have this name; give them `arm:`"
                 )
 
-    def _launch(self, todo: list[Prepared]) -> Sequence[JobReturn]:
-        if not todo:
-            return []
-        launcher: Launcher = self.launcher
-        return launcher.launch([list(run.overrides) for run in todo], initial_job_idx=0)
+    def _launch_in_stages(self, runs: list[Prepared], todo: list[Prepared]) -> dict[str, JobReturn]:
+        """All at once, or with halving rung by rung; by key, how each run's last stage ended."""
+        halving = runs[0].config.halving
+        if not halving.enabled:
+            return self._launch(todo)
+        returns: dict[str, JobReturn] = {}
+        going = list(todo)
+        for rung in halving.rungs:
+            # A run that is beyond this rung would not stop there.
+            stage = [run for run in going if run.folder.checkpoint_epoch < rung]
+            log.info("halving: %d runs to epoch %d", len(stage), rung)
+            returns |= self._launch(stage, stop_after=rung)
+            ended = {run.key for run in stage if not _went_well(returns[run.key])}
+            pruned = {run.key for run in prune(runs, rung, self.store)}
+            going = [
+                run
+                for run in going
+                if run.key not in ended | pruned and run.folder.state not in (*DONE_STATES, "PRUNED")
+            ]
+        log.info("halving: %d runs to the end", len(going))
+        return returns | self._launch(going)
 
-    def _sum_up(self, runs: list[Prepared], todo: list[Prepared], returns: Sequence[JobReturn]) -> None:
+    def _launch(self, todo: list[Prepared], stop_after: int | None = None) -> dict[str, JobReturn]:
+        if not todo:
+            return {}
+        launcher: Launcher = self.launcher
+        stop = [] if stop_after is None else [f"train.stop_after={stop_after}"]
+        ended = launcher.launch([[*run.overrides, *stop] for run in todo], initial_job_idx=0)
+        return {run.key: result for run, result in zip(todo, ended, strict=True)}
+
+    def _sum_up(self, runs: list[Prepared], todo: list[Prepared], returns: dict[str, JobReturn]) -> None:
+        """Name what did not end well; a run that was killed could not write its state itself.
+
+        Raises:
+            AblationError: a run failed, now or before.
+        """
         failures = []
-        for run, ended in zip(todo, returns, strict=True):
-            if ended.status != JobStatus.COMPLETED and run.folder.state not in DONE_STATES:
-                if run.folder.state == "RUNNING":  # it could not say so itself: it was killed
-                    run.folder.set_state("FAILED", one_line(ended._return_value, 300))
-                    Mirror(self.store, run.folder).finish([])
-                failures.append(f"{run.label}: {one_line(ended._return_value, 200)}")
-        states = Counter(run.folder.state for run in runs)
+        for run in todo:
+            ended = returns.get(run.key)
+            folder = run.folder
+            if ended is None or _went_well(ended) or folder.state in DONE_STATES:
+                continue
+            if folder.in_training:  # another launcher was faster by a moment
+                log.info("%s: another process is training it", run.label)
+                continue
+            message = one_line(ended._return_value, 300)
+            if folder.state == "RUNNING":
+                folder.set_state("FAILED" if _crashed(message) else "KILLED", message)
+                Mirror(self.store, folder).finish([])
+            failures.append(f"{run.label}: {one_line(message, 200)}")
+        states = Counter("to do" if run.folder.state == "MISSING" else run.folder.state for run in runs)
         study = runs[0].config.study
         log.info("study %s: %s", study, ", ".join(f"{n} {state}" for state, n in sorted(states.items())))
         for run in runs:
             if run.folder.state == "DIVERGED":
                 log.warning("%s: DIVERGED (%s)", run.label, run.folder.reason)
+        launched = {run.key for run in todo}
+        before = [run for run in runs if run.folder.state == "FAILED" and run.key not in launched]
         if failures:
+            redo = any(run.folder.state == "FAILED" for run in runs)
             raise AblationError(
-                f"{len(failures)} of {len(runs)} runs failed: " + "; ".join(failures[:3])
-                + (f"; and {len(failures) - 3} more" if len(failures) > 3 else "")
-                + ". Launch the same command again to redo them; the others are kept"
+                f"{len(failures)} of {len(runs)} runs failed: " + _some(failures)
+                + (f"; and {len(before)} failed before" if before else "")
+                + ". Launch the same command again to go on; what is done is kept"
+                + (", failed runs are redone with retry=failed" if redo else "")
             )  # fmt: skip
+        if before:
+            reasons = [f"{run.label}: {one_line(run.folder.reason, 200)}" for run in before]
+            raise AblationError(
+                f"{len(before)} of {len(runs)} runs FAILED before and were left alone: " + _some(reasons)
+                + "; retry=failed redoes them"
+            )  # fmt: skip
+
+
+def wanted(config: RunConfig) -> set[str]:
+    """The standings of runs that a launch takes up."""
+    return (
+        {"to do", "interrupted"}
+        | ({"failed"} if config.retry == "failed" else set())
+        | (set() if config.halving.enabled else {"pruned"})
+    )
+
+
+def _went_well(ended: JobReturn) -> bool:
+    return ended.status == JobStatus.COMPLETED
+
+
+_CRASHES = re.compile(r"\bSIG(SEGV|ABRT|BUS|FPE|ILL|SYS)\b|\bexited with code\b")
+
+
+def _crashed(message: str) -> bool:
+    """Whether a run that left no word ended by its own fault, and not because someone killed it.
+
+    A killed one is interrupted and goes on when launched again; one that crashed would crash again.
+    """
+    return _CRASHES.search(message) is not None
+
+
+def _some(texts: list[str]) -> str:
+    return "; ".join(texts[:3]) + (f"; and {len(texts) - 3} more" if len(texts) > 3 else "")
 
 
 def _without_hydra(config: DictConfig) -> DictConfig:

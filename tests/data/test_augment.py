@@ -19,7 +19,7 @@ from ablation.data.letterbox import letterbox
 from ablation.data.placement import Placement, fit_region
 from ablation.rng import generator
 
-PRESETS = ("none", "light", "yolov4")
+PRESETS = ("none", "light", "yolov4", "darknet")
 
 
 def preset(root: Path, name: str) -> AugmentConfig:

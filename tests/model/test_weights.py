@@ -9,12 +9,17 @@ import numpy as np
 import pytest
 import torch
 
+from ablation.config import OptimConfig, RunConfig, TrainConfig
+from ablation.data.shapes import Shapes
 from ablation.errors import AblationError, DataError, UsageError
+from ablation.losses.bce import BCE
 from ablation.model.base import Detector
 from ablation.model.darknet_file import stored_tensors, write_darknet
 from ablation.model.weights import load_weights, state_dict_of, write_state_dict
 from ablation.model.yolov4 import YOLOv4
 from ablation.model.yolov4_tiny import YOLOv4Tiny
+from ablation.run_folder import RunFolder
+from ablation.train import Run
 from tests.model import darknet_reference as reference
 
 BOTH = pytest.mark.parametrize("name", ["small", "small_tiny"])
@@ -76,36 +81,78 @@ def test_darknet_bytes_by_hand(small_tiny: Detector, tmp_path: Path) -> None:
     np.testing.assert_array_equal(numbers[-24 - 24 * 32 :], last)
 
 
+def distances(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> list[float]:
+    """Of each head, the largest difference in units of its standard deviation."""
+    assert [one.shape for one in ours] == [one.shape for one in theirs]
+    return [float((a - b).abs().max() / b.std()) for a, b in zip(ours, theirs, strict=True)]
+
+
+def by_reference(detector: Detector, file: Path, images: torch.Tensor, train: bool) -> list[torch.Tensor]:
+    """What a plain interpreter of the .cfg file computes with the weights of `file`."""
+    full_depth = len(detector.heads) == 3
+    layers = reference.narrow((reference.yolov4 if full_depth else reference.yolov4_tiny)(8), 4)
+    heads = reference.run(layers, file, images, train)
+    return heads[::-1] if full_depth else heads  # in YOLOv4's file the heads come finest first
+
+
 @pytest.mark.parametrize("train", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("name", ["quarter", "quarter_tiny"])
-@pytest.mark.parametrize(("dtype", "share"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
+@torch.no_grad()
 def test_networks_compute_what_darknets_layers_do(
-    name: str,
-    train: bool,
-    dtype: torch.dtype,
-    share: float,
-    request: pytest.FixtureRequest,
-    tmp_path: Path,
+    name: str, train: bool, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    """Against a plain interpreter of the .cfg files, at a size where all pools of SPP differ.
+    """At a size where all pools of SPP differ, every tensor with values of its own.
 
-    In train mode 110 normalisations by the statistics of two random images enlarge float32's
-    rounding; there the reference is float64 and what is allowed is ten times as much.
+    float64 shows that the layers are the same. float32 is within 1e-4, but for YOLOv4 in train
+    mode: there 110 normalisations by the batch's statistics enlarge the rounding of any float32
+    implementation where weights are random, the interpreter's to 1e-3 as ours; so it is held to
+    that. With weights that were trained it is within 1e-4 too: see the slow test below.
     """
     detector = request.getfixturevalue(name).train(train)
     write_darknet(detector, tmp_path / "net.weights")
-    layers = reference.yolov4(8) if name == "quarter" else reference.yolov4_tiny(8)
     images = torch.rand(2, 3, 256, 256, generator=torch.Generator().manual_seed(3))
-    with torch.no_grad():
-        file = tmp_path / "net.weights"
-        expected = reference.run(reference.narrow(layers, 4), file, images.double(), train)
-        outputs = detector.to(dtype)(images.to(dtype))
-    if name == "quarter":
-        expected.reverse()  # in the file the heads come finest first
-    allowed = share * (10 if train and dtype == torch.float32 else 1)
-    for ours, theirs in zip(outputs, expected, strict=True):
-        assert ours.shape == theirs.shape
-        assert (ours - theirs).abs().max() < allowed * theirs.std()
+    truth = by_reference(detector, tmp_path / "net.weights", images.double(), train)
+    single = distances(copy.deepcopy(detector)(images), truth)
+    assert max(distances(detector.double()(images.double()), truth)) < 1e-10
+    if not (train and name == "quarter"):
+        assert max(single) < 1e-4
+        return
+    other = distances(by_reference(detector, tmp_path / "net.weights", images, train), truth)
+    assert all(1e-6 < theirs < 2e-3 and ours < 2 * theirs for ours, theirs in zip(single, other, strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("train", [False, True], ids=["eval", "train"])
+@torch.no_grad()
+def test_a_trained_yolov4_computes_the_same_in_float32(
+    trained_quarter: Detector, train: bool, tmp_path: Path
+) -> None:
+    """All 110 layers, batch 4 at 256 px, in eval and in train mode: 1e-4 of each head's deviation."""
+    write_darknet(trained_quarter, tmp_path / "net.weights")
+    split = Shapes(train_images=4, val_images=4, test_images=1, size_px=256, cache="none").open().val
+    images = torch.stack([torch.from_numpy(split.read(index)) for index in range(4)]).permute(0, 3, 1, 2)
+    images = (images / 255).contiguous()
+    truth = by_reference(trained_quarter, tmp_path / "net.weights", images.double(), train)
+    ours = copy.deepcopy(trained_quarter).train(train)(images)
+    assert max(distances(ours, truth)) < 1e-4
+
+
+@pytest.fixture(scope="module")
+def trained_quarter(tmp_path_factory: pytest.TempPathFactory) -> Detector:
+    """YOLOv4 of full depth after 64 steps on generated images."""
+    config = RunConfig(
+        data=Shapes(train_images=64, val_images=8, test_images=1, size_px=64, cache="ram"),
+        model=YOLOv4(width=0.25, anchors_at_px=416),
+        loss=BCE(),
+        optim=OptimConfig(name="adamw", lr=1e-3),
+        train=TrainConfig(
+            epochs=8, batch_size=8, size_px=64, precision="fp32", device="cpu", ema_decay=None, eval_every=99
+        ),
+    )
+    folder = RunFolder(tmp_path_factory.mktemp("trained"))
+    run = Run(config, config.data.open(), folder, lambda epoch, metrics: None)
+    assert run.go() == "FINISHED"
+    return run.network.to(memory_format=torch.contiguous_format)
 
 
 def test_reference_layers_are_those_of_the_published_networks(facts: dict[str, Any]) -> None:
@@ -334,7 +381,7 @@ def test_a_truncated_pickle_and_a_missing_file(small: Detector, tmp_path: Path) 
     write_state_dict(small, tmp_path / "net.pth")
     content = (tmp_path / "net.pth").read_bytes()
     (tmp_path / "net.pth").write_bytes(content[: len(content) // 2])
-    with pytest.raises(DataError, match="not a readable PyTorch file"):
+    with pytest.raises(DataError, match="a PyTorch file that is cut off or damaged"):
         load_weights(small, tmp_path / "net.pth")
     with pytest.raises(UsageError, match="no such file"):
         load_weights(small, tmp_path / "absent.pth")

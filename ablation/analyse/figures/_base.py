@@ -14,7 +14,7 @@ import matplotlib.figure
 import matplotlib.style
 import pandas as pd
 
-from ablation.analyse import table
+from ablation.analyse import completeness, table
 from ablation.analyse.figures import _style
 from ablation.errors import AblationError
 from ablation.records import StudyRecord
@@ -31,6 +31,7 @@ class StudyView:
         level: of every interval.
         baseline: the arm of plain BCE, or None.
         not_held: settings other than loss and seed that differ between finished runs.
+        partial: what an incomplete study says on every figure; empty for a complete one.
     """
 
     study: StudyRecord
@@ -40,6 +41,7 @@ class StudyView:
     level: float
     baseline: str | None
     not_held: tuple[str, ...]
+    partial: str = ""
 
     @property
     def percent(self) -> str:
@@ -58,11 +60,14 @@ class StudyView:
 
     @property
     def held_text(self) -> str:
-        """What the arms share, and what they should share but do not."""
+        """What the arms share, what they should share but do not, and that runs are missing if any are."""
+        stamp = f" {self.partial}" if self.partial else ""
         if self.not_held:
-            return f"NOT held fixed besides the loss: {', '.join(self.not_held)}."
+            return f"NOT held fixed besides the loss: {', '.join(self.not_held)}.{stamp}"
+        gains = " and the gain of its term" if self.arms["gain"].nunique() > 1 else ""
         return (
-            "Held fixed: everything but the loss; arms with one seed share weights, images and their order."
+            f"Held fixed: everything but the loss{gains}; arms with one seed share weights, images and "
+            f"their order.{stamp}"
         )
 
 
@@ -77,6 +82,7 @@ def study_view(study: StudyRecord, metric: str = "val/AP", level: float = 0.95) 
         level=level,
         baseline=table.baseline_arm(runs),
         not_held=tuple(table.not_held_fixed(study)),
+        partial=completeness.stamp(runs, metric),
     )
 
 

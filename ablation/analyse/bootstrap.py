@@ -1,0 +1,126 @@
+"""The interval of a paired difference that covers both other seeds and other images.
+
+One study sees n seeds and m images. Its paired differences d_s = AP(arm, s) - AP(BCE, s) vary because
+of the seeds (initial weights, order of the images) and because of the images they are measured on:
+
+    d_s on the images I = theta + u_s + v_I + w_sI,    variances S, V, W
+
+The mean of d over the seeds on one set of images has the variance S/n + V + W/n.
+
+- Between seeds, the sample variance s^2 of the d_s on ALL images estimates S + W. This level of the
+  nest needs no resampling: the bootstrap's variance of a mean is known, (n - 1)/n s^2 / n, and its
+  factor is what makes a percentile interval over 6 seeds too short.
+- Between images, AP is recomputed on resampled images, the SAME resample for every run: the variance
+  of the mean of d over resamples estimates V + W/n, the mean of the variances of single d_s V + W,
+  so W = n/(n - 1) x their difference, and V what is left; neither below 0.
+
+Their sum s^2/n + V is the variance; its degrees of freedom follow Welch and Satterthwaite, and the
+interval is mean +- t x its root. README.md beside this file shows how often it covers.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+RESAMPLES = 200
+"""Resamples of the images; the relative error of a standard error is then 5 %."""
+
+
+@dataclass(frozen=True)
+class ImagePart:
+    """What the choice of images adds.
+
+    Attributes:
+        se: standard error of the mean difference over the choice of images, root of V.
+        interaction_sd: how much more a single seed's difference moves with the images, root of W.
+        df: degrees of freedom of se^2.
+    """
+
+    se: float
+    interaction_sd: float
+    df: float
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean paired difference with its uncertainty; what cannot be given is NaN.
+
+    Attributes:
+        mean, low, high: of the difference, in the metric's units; low <= mean <= high.
+        n: pairs, one per seed.
+        seed_sd: standard deviation of the single differences between seeds.
+        image: what the choice of images adds; None where no detections were kept.
+        se: standard error of the mean, both parts.
+        df: degrees of freedom of se^2.
+        p: two-sided p of the t test with the same se and df: p < 1 - level just where the interval
+            does not include 0.
+    """
+
+    mean: float
+    low: float
+    high: float
+    n: int
+    seed_sd: float
+    image: ImagePart | None
+    se: float
+    df: float
+    p: float
+
+
+def image_part(resampled: NDArray[np.float64], images: int) -> ImagePart:
+    """V and W from differences on resampled images.
+
+    Args:
+        resampled: (resamples, seeds) the paired differences on each resample.
+        images: how many there are; m/(m - 1) makes up for the bootstrap's bias.
+    """
+    rows = resampled[np.isfinite(resampled).all(axis=1)]
+    count, n = rows.shape
+    factor = images / (images - 1)
+    of_mean = factor * float(rows.mean(axis=1).var(ddof=1))
+    of_one = factor * float(rows.var(axis=0, ddof=1).mean())
+    interaction = max(n / (n - 1) * (of_one - of_mean), 0.0) if n > 1 else 0.0
+    alone = max(of_mean - interaction / n, 0.0)
+    # The images are a sample, and so are the resamples: both leave the variance uncertain.
+    df = 1 / (1 / (images - 1) + 1 / (count - 1))
+    return ImagePart(math.sqrt(alone), math.sqrt(interaction), df)
+
+
+def difference_interval(
+    differences: ArrayLike, level: float = 0.95, image: ImagePart | None = None
+) -> Interval:
+    """mean +- t_{(1 + level) / 2, df} sqrt(s^2 / n + V), see the head of this file.
+
+    Without `image` it is Student's t interval over seeds, and says nothing about other images.
+
+    Args:
+        differences: (n,) paired differences on all images, finite, one per seed.
+        level: probability in (0, 1) that the interval covers the mean over all seeds (and images).
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, not {level}")
+    d = np.asarray(differences, float)
+    n = len(d)
+    if n == 0:
+        return Interval(math.nan, math.nan, math.nan, 0, math.nan, image, math.nan, math.nan, math.nan)
+    mean = float(d.mean())
+    if n == 1:
+        return Interval(mean, math.nan, math.nan, 1, math.nan, image, math.nan, math.nan, math.nan)
+    sd = float(d.std(ddof=1))
+    # Equal differences differ in their last bits, which would pass for a spread.
+    if sd <= 1e-12 * max(float(np.abs(d).max()), 1e-300):
+        sd = 0.0
+    seeds, images = sd**2 / n, 0.0 if image is None else image.se**2
+    total = seeds + images
+    se = math.sqrt(total)
+    if total == 0:
+        return Interval(mean, mean, mean, n, sd, image, 0.0, float(n - 1), 1.0 if mean == 0 else 0.0)
+    df = total**2 / (seeds**2 / (n - 1) + (images**2 / image.df if image is not None else 0.0))
+    half = float(stats.t.ppf((1 + level) / 2, df)) * se
+    p = float(2 * stats.t.sf(abs(mean) / se, df))
+    return Interval(mean, mean - half, mean + half, n, sd, image, se, df, p)

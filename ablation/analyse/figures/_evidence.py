@@ -1,0 +1,214 @@
+"""Figures drawn from the files that runs left: which arms they show, and how.
+
+A figure of 25 arms cannot be read, so few are chosen: the baseline, the best arm of each loss, and then
+arms evenly spaced through the ranking down to the worst.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from numpy.typing import NDArray
+
+from ablation.analyse.detections import Matches, matches_of
+from ablation.analyse.evidence import DETECTIONS, GROUND_TRUTH, Evidence
+from ablation.analyse.figures._base import Figure, StudyView
+from ablation.analyse.figures._style import BASELINE, colour, dash
+
+Floats = NDArray[np.float64]
+
+MOST = 6
+"""As many arms as a figure shows."""
+PROBABILITIES = (0.0001, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An arm in a figure.
+
+    Attributes:
+        arm, label: its name, and its setting for people.
+        runs: (seed, run_id) of those that count and have the figure's files.
+        planned: how many runs there should be.
+        shade, style: its colour and its line style.
+    """
+
+    arm: str
+    label: str
+    runs: tuple[tuple[int, str], ...]
+    planned: int
+    shade: str
+    style: str
+
+    @property
+    def count(self) -> str:
+        """How many runs stand behind it: 'n = 2', 'n = 1 of 2'."""
+        return f"n = {len(self.runs)}" + (f" of {self.planned}" if self.planned > len(self.runs) else "")
+
+    @property
+    def legend(self) -> str:
+        """One line for a legend."""
+        return f"{self.label} ({self.count})"
+
+    @property
+    def title(self) -> str:
+        """Two or three lines for the top of a narrow panel."""
+        return f"{self.label.replace(' (', chr(10), 1).rstrip(')')}\n{self.count}"
+
+
+def shown_arms(view: StudyView, files: Sequence[str] = (), most: int = MOST) -> list[Shown]:
+    """The chosen arms, the baseline first, then in the order of the arms table.
+
+    Args:
+        files: what a run must have left to be counted, and an arm to be chosen.
+    """
+    runs: dict[str, list[tuple[int, str]]] = {}
+    counted = view.runs[view.runs["counts"]].sort_values(["arm", "seed"], kind="stable")
+    for arm, seed, run_id in zip(counted["arm"], counted["seed"], counted["run_id"], strict=True):
+        if all(view.evidence is not None and view.evidence.has(name, run_id) for name in files):
+            runs.setdefault(str(arm), []).append((int(seed), str(run_id)))
+    arms = view.arms[view.arms["arm"].isin(list(runs))]
+    chosen = _chosen([(str(a), str(b), float(c)) for a, b, c in
+                      zip(arms["arm"], arms["loss"], arms["mean"], strict=True)], view.baseline, most)  # fmt: skip
+    shown: list[Shown] = []
+    for arm, setting, planned in zip(arms["arm"], arms["setting"], arms["n_planned"], strict=True):
+        if arm not in chosen:
+            continue
+        others = len([other for other in shown if other.arm != view.baseline])
+        base = arm == view.baseline
+        shown.append(
+            Shown(
+                arm=str(arm),
+                label="BCE" if base else str(setting),
+                runs=tuple(runs[str(arm)]),
+                planned=int(planned),
+                shade=BASELINE if base else colour(others),
+                style="-" if base else dash(others),
+            )
+        )
+    return shown
+
+
+def _chosen(arms: list[tuple[str, str, float]], baseline: str | None, most: int) -> set[str]:
+    """Names out of (arm, loss, mean)."""
+    ranked = sorted(arms, key=lambda item: (-np.nan_to_num(item[2], nan=-1.0), item[0]))
+    chosen = [arm for arm, _, _ in ranked if arm == baseline]
+    losses: set[str] = set()
+    for arm, loss, _ in ranked:
+        if arm not in chosen and loss not in losses and len(chosen) < most:
+            chosen.append(arm)
+            losses.add(loss)
+    rest = [arm for arm, _, _ in ranked if arm not in chosen]
+    places = min(most - len(chosen), len(rest))
+    # From the end, so that the worst is always among them.
+    chosen += [rest[len(rest) - 1 - round(i * len(rest) / places)] for i in range(places)]
+    return set(chosen)
+
+
+class EvidenceFigure(Figure):
+    """A figure that needs files of the runs.
+
+    Attributes:
+        files: what each run must have left, such as "diagnostics/gradients.json".
+    """
+
+    files: ClassVar[tuple[str, ...]]
+
+    def applies(self, view: StudyView) -> str | None:
+        """Needs one arm with a finished run that left the files."""
+        if view.evidence is None:
+            return "the files of the runs are not at hand"
+        if not self.arms(view):
+            return f"no finished run left {' and '.join(self.files)}"
+        return None
+
+    def arms(self, view: StudyView) -> list[Shown]:
+        """The arms that are shown."""
+        return shown_arms(view, self.files)
+
+    def caption_for(self, view: StudyView) -> str:
+        """Adds which arms are shown, where not all are."""
+        caption = super().caption_for(view)
+        total, shown = int((view.arms["n"] > 0).sum()), len(self.arms(view))
+        if 0 < shown < total:
+            caption += (
+                f" Shown: {shown} of {total} arms (the baseline, the best of each loss by {view.metric}, "
+                "and arms spread through the ranking down to the worst)."
+            )
+        return caption
+
+
+class DiagnosticFigure(EvidenceFigure):
+    """A figure of one JSON file that each run left."""
+
+    def records(self, view: StudyView, shown: Shown) -> list[dict[str, Any]]:
+        """The file's content for each run of the arm."""
+        assert view.evidence is not None
+        found = [view.evidence.json(self.files[0], run_id) for _, run_id in shown.runs]
+        return [record for record in found if record is not None]
+
+
+class DetectionFigure(EvidenceFigure):
+    """A figure of the runs' detections on the validation images, matched at IoU .5."""
+
+    files = (DETECTIONS, GROUND_TRUTH)
+
+    def matches(self, view: StudyView, shown: Shown) -> list[Matches]:
+        """Of each run of the arm."""
+        assert view.evidence is not None
+        found = [matches_of(view.evidence, run_id) for _, run_id in shown.runs]
+        return [matches for matches in found if matches is not None]
+
+
+def evidence_of(view: StudyView) -> Evidence:
+    """The view's evidence; a figure that got as far as drawing has one."""
+    assert view.evidence is not None
+    return view.evidence
+
+
+def curve(ax: Axes, shown: Shown, x: Floats, curves: Sequence[Floats], **options: Any) -> None:
+    """The mean of an arm's curves over its seeds, thick, and each of them, thin."""
+    width = 2.0 if shown.shade == BASELINE else 1.4
+    if len(curves) > 1:
+        for values in curves:
+            ax.plot(x, values, color=shown.shade, linewidth=0.5, alpha=0.4, linestyle=shown.style, **options)
+    if len(curves):
+        mean = np.nanmean(np.stack(list(curves)), axis=0) if len(curves) > 1 else curves[0]
+        ax.plot(x, mean, color=shown.shade, linewidth=width, linestyle=shown.style, **options)
+
+
+def legend(canvas: Canvas, arms: Sequence[Shown], columns: int = 2) -> None:
+    """One legend for all panels, below them."""
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], color=arm.shade, linestyle=arm.style, linewidth=2.0 if arm.shade == BASELINE else 1.4)
+        for arm in arms
+    ]
+    texts = [arm.legend for arm in arms]
+    canvas.legend(handles, texts, loc="outside lower center", ncols=columns, handlelength=2.2)
+
+
+def probability_axis(ax: Axes, low: float = 0.0001, high: float = 0.999) -> None:
+    """Label an x axis in logits with the probabilities they stand for."""
+    ticks = [p for p in PROBABILITIES if low <= p <= high]
+    ax.set_xticks([float(np.log(p / (1 - p))) for p in ticks], [f"{p:g}" for p in ticks])
+    ax.tick_params(axis="x", labelrotation=60)
+
+
+def middles(edges: Sequence[float]) -> Floats:
+    """The middle of each bin."""
+    values = np.asarray(edges, np.float64)
+    return (values[1:] + values[:-1]) / 2
+
+
+def shares(counts: Sequence[float]) -> Floats:
+    """Counts as shares of their sum; all 0 where there is nothing."""
+    values = np.asarray(counts, np.float64)
+    total = values.sum()
+    return values / total if total > 0 else np.zeros_like(values)

@@ -1,0 +1,55 @@
+"""AP as it is, and with what the loss does to the objectness undone."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.figure import Figure as Canvas
+
+from ablation.analyse.figures._base import Figure, StudyView
+from ablation.analyse.figures._style import BETTER, MUTED, WIDTH_IN, WORSE, signed
+
+RAW, UNDONE = "val/AP", "val/AP_undistorted"
+
+
+class ApUndistorted(Figure):
+    name = "ap_undistorted"
+    title = "AP raw, and with the distortion of the score undone"
+    caption = (
+        "For each arm AP on the validation images as detections are ranked (hollow) and with score = (true "
+        "probability that the objectness stands for) x class probability (filled): means over seeds, small "
+        "dots single seeds, {n}; on the right the mean change. The kept detections are the same: "
+        "non-maximum suppression saw the raw score. If an arm gains, part of its difference to BCE was "
+        "ranking across classes, not detection. BCE cannot change. {held}"
+    )
+
+    def applies(self, view: StudyView) -> str | None:
+        runs = view.runs[view.runs["counts"]]
+        if not {RAW, UNDONE} <= set(runs.columns) or runs[UNDONE].notna().sum() == 0:
+            return f"no finished run has {UNDONE}"
+        return None
+
+    def draw(self, view: StudyView) -> Canvas:
+        runs = view.runs[view.runs["counts"] & view.runs.get(UNDONE, np.nan).notna()]
+        arms = view.arms[view.arms["arm"].isin(set(runs["arm"]))]
+        canvas = Canvas(figsize=(WIDTH_IN, 0.8 + 0.26 * len(arms)), layout="constrained")
+        ax = canvas.add_subplot()
+        edge = ax.get_yaxis_transform()
+        for row, arm in enumerate(arms["arm"]):
+            own = runs[runs["arm"] == arm]
+            raw, undone = own[RAW].to_numpy(np.float64), own[UNDONE].to_numpy(np.float64)
+            for values, y in ((raw, row - 0.18), (undone, row + 0.18)):
+                ax.plot(values, np.full(len(values), y), ".", color=MUTED, markersize=2.5)
+            change = float((undone - raw).mean())
+            shade = "black" if abs(change) < 5e-4 else BETTER if change > 0 else WORSE
+            ax.plot([raw.mean(), undone.mean()], [row, row], color=shade, linewidth=1.4)
+            ax.plot([raw.mean()], [row], "o", markerfacecolor="white", markeredgecolor=shade, markersize=5)
+            ax.plot([undone.mean()], [row], "o", color=shade, markersize=4)
+            ax.text(1.01, row, f"{signed(change)}, n = {len(own)}", va="center", fontsize=6.5, color=shade,
+                    transform=edge)  # fmt: skip
+        names = [
+            "BCE" if base else str(name) for base, name in zip(arms["baseline"], arms["setting"], strict=True)
+        ]
+        ax.set_yticks(range(len(arms)), names, parse_math=False)
+        ax.set(ylim=(len(arms) - 0.5, -0.5), xlabel="AP (hollow: raw; filled: undone)")
+        ax.grid(axis="x")
+        return canvas

@@ -1,0 +1,50 @@
+"""F1 against the score threshold, and how far each arm's best threshold moves between seeds."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.figure import Figure as Canvas
+
+from ablation.analyse.figures._base import StudyView
+from ablation.analyse.figures._evidence import DetectionFigure, curve
+from ablation.analyse.figures._style import WIDTH_IN, number
+from ablation.analyse.thresholds import best_threshold, threshold_curve
+
+GRID = np.linspace(0.0, 1.0, 401)
+
+
+class F1Threshold(DetectionFigure):
+    name = "f1_threshold"
+    title = "Which score threshold now? F1 at IoU .5"
+    caption = (
+        "Left: F1 over all classes when detections below the threshold are dropped; thick lines are means "
+        "over seeds, {n}. Right: each seed's best threshold (dots), their mean (bar), and the mean of the "
+        "F1 there. A flat top forgives a wrong threshold, a narrow one does not; if an arm's best threshold "
+        "lies elsewhere than BCE's, comparing both at one threshold is unfair. Chosen and judged on the same "
+        "validation images, so the F1 is a little too good. {held}"
+    )
+
+    def draw(self, view: StudyView) -> Canvas:
+        arms = self.arms(view)
+        canvas = Canvas(figsize=(WIDTH_IN, max(2.6, 1.1 + 0.33 * len(arms))), layout="constrained")
+        left, right = canvas.subplots(1, 2, width_ratios=(1, 1))
+        for row, arm in enumerate(arms):
+            curves = [threshold_curve(matches) for matches in self.matches(view, arm)]
+            curve(left, arm, GRID, [one.f1_at(GRID) for one in curves])
+            best = [best_threshold(one) for one in curves]
+            places = np.array([one.threshold for one in best])
+            right.plot(places, np.full(len(places), row), "o", color=arm.shade, markersize=3.5, alpha=0.7)
+            if np.isfinite(places).any():
+                mean = float(np.nanmean(places))
+                right.plot([mean, mean], [row - 0.3, row + 0.3], color=arm.shade, linewidth=2)
+                f1 = float(np.nanmean([one.f1 for one in best]))
+                right.text(1.0, row, f"at {mean:.2f}: F1 {number(f1)}", ha="right", va="center", fontsize=6.5)
+        left.set(xlim=(0, 1), xlabel="score threshold", ylabel="F1")
+        left.set_ylim(bottom=0)
+        left.grid()
+        right.set(xlim=(0, 1), xlabel="best score threshold", ylim=(len(arms) - 0.5, -0.5))
+        right.set_yticks(range(len(arms)), [arm.title.replace("\n", ", ") for arm in arms], fontsize=6.5)
+        for label, arm in zip(right.get_yticklabels(), arms, strict=True):
+            label.set_color(arm.shade)
+        right.grid(axis="x")
+        return canvas

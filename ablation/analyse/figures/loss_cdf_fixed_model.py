@@ -1,0 +1,56 @@
+"""RetinaNet's figure 4: the cumulative loss for each focusing parameter, on one and the same model."""
+
+from __future__ import annotations
+
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure as Canvas
+
+from ablation.analyse.figures._base import StudyView
+from ablation.analyse.figures._cdf import curves, hardest, panels
+from ablation.analyse.figures._evidence import DiagnosticFigure, Shown, curve
+from ablation.analyse.figures._style import DASHES
+
+FAMILY = "focal"
+SHADES = ("#000000", "#3B0F70", "#8C2981", "#DE4968", "#FE9F6D")
+
+
+class LossCdfFixedModel(DiagnosticFigure):
+    name = "loss_cdf_fixed_model"
+    title = "Focusing by itself: the loss of one model's cells for each gamma"
+    files = ("diagnostics/loss_cdf.json",)
+    caption = (
+        "As figure 4 of the RetinaNet paper (arXiv 1708.02002): the models are fixed (the baseline's, one "
+        "per seed; without a baseline those of the first arm, named above the figure), only the loss that "
+        "their cells are given changes; {n}. gamma = 0 is binary cross-entropy. Positives hardly react to "
+        "gamma, negatives strongly: with large gamma nearly all of their loss lies in the hardest. "
+        "Thick lines are means over seeds. {held}"
+    )
+
+    def arms(self, view: StudyView) -> list[Shown]:
+        return super().arms(view)[:1]
+
+    def applies(self, view: StudyView) -> str | None:
+        reason = super().applies(view)
+        if reason is None and not all(
+            r["families"].get(FAMILY) for r in self.records(view, self.arms(view)[0])
+        ):
+            return f"the runs did not look at their models through the family of {FAMILY}"
+        return reason
+
+    def draw(self, view: StudyView) -> Canvas:
+        arm = self.arms(view)[0]
+        records = self.records(view, arm)
+        canvas, axes = panels(1)
+        handles = []
+        for index, label in enumerate(records[0]["families"][FAMILY]):
+            shade = to_hex(SHADES[index % len(SHADES)])
+            line = Shown(arm.arm, label, arm.runs, arm.planned, shade, DASHES[index % len(DASHES)])
+            family = [record["families"][FAMILY][label] for record in records]
+            for ax, part in zip(axes, ("positives", "negatives", "negatives"), strict=True):
+                x, found = curves(family, records[0]["fractions"], part)
+                curve(ax, line, *(hardest(x, found) if ax is axes[2] else (x, found)))
+            handles.append((axes[0].lines[-1] if axes[0].lines else axes[1].lines[-1], label))
+        names = [label.replace("=", " = ") for _, label in handles]
+        canvas.legend([line for line, _ in handles], names, loc="outside lower center", ncols=5)
+        canvas.suptitle(f"models: {arm.legend}", fontsize=8, x=0.01, ha="left")
+        return canvas

@@ -1,0 +1,85 @@
+"""Reliability diagram: do detections with a score of s turn out right in s of the cases?"""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from numpy.typing import NDArray
+
+from ablation.analyse.calibration import Inversion, calibration_error, reliability, undistorted_scores
+from ablation.analyse.evidence import DETECTIONS, GROUND_TRUTH
+from ablation.analyse.figures._base import StudyView
+from ablation.analyse.figures._evidence import DetectionFigure, Floats, Shown, evidence_of
+from ablation.analyse.figures._style import MUTED, WIDTH_IN, number
+
+INVERSION = "diagnostics/score_inversion.json"
+FEW = 20
+RAW, UNDONE = "#0072B2", "#D55E00"
+
+Scored = list[tuple[Floats, NDArray[np.bool_]]]
+"""Scores and whether each detection is right, for each run."""
+
+
+class Reliability(DetectionFigure):
+    name = "reliability"
+    title = "Reliability of the scores, as they are and with the loss's distortion undone"
+    files = (DETECTIONS, GROUND_TRUTH, INVERSION)
+    caption = (
+        "Detections of all seeds of an arm ({n}) in ten bins of equal width: mean score against the share "
+        "that is right (matches an object at IoU .5; duplicates are wrong). On the diagonal a score is a "
+        f"probability; above it the detector is too modest. Hollow points hold fewer than {FEW} detections. "
+        "Orange: the same detections with score = (true probability that the loss's objectness stands for) "
+        "x class probability. D-ECE: mean distance from the diagonal, weighted by detections, over 10 bins "
+        "of equal width / of equal numbers of detections; mean over seeds. Every detection that was kept "
+        "counts, so the many with low scores weigh most. {held}"
+    )
+
+    def draw(self, view: StudyView) -> Canvas:
+        arms = self.arms(view)
+        columns = min(3, len(arms))
+        rows = -(-len(arms) // columns)
+        canvas = Canvas(figsize=(WIDTH_IN, 0.3 + 2.2 * rows), layout="constrained")
+        grid = canvas.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+        for ax, arm in zip(grid, arms, strict=False):
+            ax.plot([0, 1], [0, 1], color=MUTED, linewidth=0.7, linestyle=":")
+            lines = ["D-ECE width / mass"]
+            for name, scored, shade, mark in zip(
+                ("score", "undone"), self._scored(view, arm), (RAW, UNDONE), ("o", "s"), strict=True
+            ):
+                _points(ax, scored, shade, mark, name)
+                errors = [
+                    np.mean([calibration_error(reliability(*one, scheme=scheme)) for one in scored])
+                    for scheme in ("width", "mass")
+                ]
+                lines.append(f"{name}: {number(float(errors[0]))} / {number(float(errors[1]))}")
+            ax.text(0.97, 0.03, "\n".join(lines), transform=ax.transAxes, ha="right", va="bottom", fontsize=6)
+            ax.set_title(arm.title.replace("\n", ", "), fontsize=7)
+            ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+        for ax in grid[len(arms) :]:
+            ax.set_visible(False)
+        grid[0].legend(loc="upper left", handlelength=1.4)
+        canvas.supxlabel("mean score of the bin", fontsize=8)
+        canvas.supylabel("share of the bin that is right", fontsize=8)
+        return canvas
+
+    def _scored(self, view: StudyView, arm: Shown) -> tuple[Scored, Scored]:
+        """As the detections are, and with the distortion undone."""
+        raw, undone = [], []
+        for (_, run_id), matches in zip(arm.runs, self.matches(view, arm), strict=True):
+            right = matches.counted["matched"].to_numpy()
+            raw.append((matches.counted["score"].to_numpy(), right))
+            record = evidence_of(view).json(INVERSION, run_id)
+            assert record is not None
+            undone.append((undistorted_scores(matches, Inversion(record)), right))
+        return raw, undone
+
+
+def _points(ax: Axes, scored: Scored, shade: str, mark: str, name: str) -> None:
+    scores, right = (np.concatenate(column) for column in zip(*scored, strict=True))
+    table = reliability(scores, right)
+    ax.plot(table["score"], table["precision"], color=shade, linewidth=1.0, label=name)
+    few = (table["n"] < FEW).to_numpy()
+    for rows, face in ((~few, shade), (few, "white")):
+        ax.plot(table["score"][rows], table["precision"][rows], linestyle="none", marker=mark,
+                markersize=3.5, markerfacecolor=face, markeredgecolor=shade, markeredgewidth=0.8)  # fmt: skip

@@ -1,0 +1,178 @@
+"""Reading many runs at once, without mlflow: histories in bulk, and what a run of the store means."""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ablation.records import Declaration, PlannedRun, RunRecord
+
+HISTORY = ("val/AP", "val/AP50", "val/AP75", "train/loss")
+"""The metrics whose value at every epoch the analysis looks at."""
+
+Points = dict[str, dict[str, list[tuple[int, float]]]]
+"""run id -> metric -> (epoch, value) of every logged point, by time, then epoch, then value."""
+
+SERVER_RUNS = 100
+"""So many runs may one request of MLflow's bulk endpoint name."""
+SERVER_POINTS = 25_000
+"""So many points does it return at most, and it does not say that it left some out."""
+
+_COLUMNS = {"key", "value", "timestamp", "step", "is_nan", "run_uuid"}
+
+
+def sqlite_points(path: Path, experiment: str, metrics: Sequence[str] = HISTORY) -> Points:
+    """The histories of all runs of an experiment from MLflow's own SQLite tables, in one query.
+
+    The database is opened read-only. Through MLflow each run and metric is a query of its own,
+    which makes minutes of a thousand runs.
+
+    Raises:
+        LookupError: the tables are not those that MLflow 3 had when this was written.
+        sqlite3.Error: the database cannot be read.
+    """
+    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=30)) as database:
+        for table, needed in {"metrics": _COLUMNS, "runs": {"run_uuid", "experiment_id"}}.items():
+            found = {row[1] for row in database.execute(f"PRAGMA table_info({table})")}
+            if not needed <= found:
+                lacking = ", ".join(sorted(needed - found))
+                raise LookupError(f"table {table} has no {lacking}")
+        marks = ", ".join("?" * len(metrics))
+        rows = database.execute(
+            "SELECT m.run_uuid, m.key, m.step, m.value, m.is_nan FROM metrics m "
+            "JOIN runs r ON r.run_uuid = m.run_uuid "
+            f"WHERE r.experiment_id = ? AND m.key IN ({marks}) ORDER BY m.timestamp, m.step, m.value",
+            (int(experiment), *metrics),
+        )
+        points: Points = {}
+        for run, metric, step, value, is_nan in rows:
+            number = math.nan if is_nan else float(value)
+            points.setdefault(run, {}).setdefault(metric, []).append((int(step), number))
+    return points
+
+
+def server_points(
+    request: Callable[[list[tuple[str, str]]], Any], runs: Sequence[str], metrics: Sequence[str] = HISTORY
+) -> Points:
+    """The histories of many runs through the bulk endpoint of an MLflow server.
+
+    A request that may have been cut off at SERVER_POINTS is made again for half of its runs.
+
+    Args:
+        request: GET of metrics/get-history-bulk with these query parameters; returns its JSON.
+        runs: their ids.
+
+    Raises:
+        LookupError: the answer has another form, or one run alone has too many points.
+    """
+    points: Points = {}
+    for metric in metrics:
+        for row in _server_rows(request, list(runs), metric):
+            value = float(row["value"])  # JSON has NaN as a word, and float reads it
+            of_run = points.setdefault(str(row["run_id"]), {})
+            of_run.setdefault(metric, []).append((int(row["step"]), value))
+    return points
+
+
+def _server_rows(
+    request: Callable[[list[tuple[str, str]]], Any], runs: list[str], metric: str
+) -> Iterator[dict[str, Any]]:
+    for start in range(0, len(runs), SERVER_RUNS):
+        chunk = runs[start : start + SERVER_RUNS]
+        query = [("metric_key", metric), ("max_results", str(SERVER_POINTS))]
+        answer = request([*query, *(("run_id", run) for run in chunk)])
+        rows = answer.get("metrics", []) if isinstance(answer, dict) else None
+        if not isinstance(rows, list) or any(not {"run_id", "step", "value"} <= set(row) for row in rows):
+            raise LookupError("the server's bulk endpoint answers in another form")
+        if len(rows) < SERVER_POINTS:
+            yield from rows
+        elif len(chunk) == 1:
+            raise LookupError(f"run {chunk[0]} has {SERVER_POINTS} points of {metric} or more")
+        else:
+            yield from _server_rows(request, chunk[: len(chunk) // 2], metric)
+            yield from _server_rows(request, chunk[len(chunk) // 2 :], metric)
+
+
+def points_one_by_one(client: Any, runs: Sequence[Any], metrics: Sequence[str] = HISTORY) -> Points:
+    """The same from any store, by MLflow's own client with one query for each run and metric.
+
+    Args:
+        client: an MlflowClient.
+        runs: its runs.
+    """
+    points: Points = {}
+    for run in runs:
+        for metric in metrics:
+            if metric in run.data.metrics:
+                found = client.get_metric_history(run.info.run_id, metric)
+                of_run = points.setdefault(run.info.run_id, {})
+                of_run[metric] = [(int(point.step), float(point.value)) for point in found]
+    return points
+
+
+def history(points: Mapping[str, Sequence[tuple[int, float]]]) -> pd.DataFrame:
+    """One run's points as RunRecord.history; metrics in the order of HISTORY."""
+    rows = [(step, name, value) for name in HISTORY for step, value in points.get(name, ())]
+    return pd.DataFrame(
+        {
+            "epoch": pd.Series([row[0] for row in rows], dtype="int64"),
+            "metric": pd.Series([row[1] for row in rows], dtype="str"),
+            "value": pd.Series([row[2] for row in rows], dtype="float64"),
+        }
+    )
+
+
+def record(
+    run_id: str,
+    tags: Mapping[str, str],
+    params: Mapping[str, str],
+    metrics: Mapping[str, float],
+    points: Mapping[str, Sequence[tuple[int, float]]],
+    wanted: Mapping[tuple[str, int], str],
+) -> RunRecord:
+    """What the store has of one run, as the analysis wants it.
+
+    Args:
+        wanted: the key that the plan has for each arm and seed. A run with another one is
+            SUPERSEDED: it was trained with a configuration that has been edited since.
+    """
+    arm, seed, key = tags["arm"], int(tags["seed"]), tags["key"]
+    superseded = wanted.get((arm, seed), key) != key
+    return RunRecord(
+        run_id=run_id,
+        study=tags["study"],
+        arm=arm,
+        seed=seed,
+        key=key,
+        state="SUPERSEDED" if superseded else tags.get("state", "RUNNING"),
+        params=dict(params),
+        metrics=dict(metrics),
+        history=history(points),
+        folder=tags.get("folder", ""),
+        reason="trained with a configuration that was edited since" if superseded else tags.get("reason", ""),
+    )
+
+
+def plan_json(
+    planned: Sequence[PlannedRun], description: str, declared: Sequence[Declaration]
+) -> dict[str, Any]:
+    """Content of plan.json at the study's parent run."""
+    return {
+        "description": description,
+        "runs": [vars(run) for run in planned],
+        "declared": [vars(declaration) for declaration in declared],
+    }
+
+
+def read_plan(path: Path) -> tuple[list[PlannedRun], str, tuple[Declaration, ...]]:
+    """What plan_json wrote: the planned runs, the description, the declarations."""
+    plan = json.loads(path.read_text(encoding="utf-8"))
+    declared = tuple(Declaration.read(row) for row in plan.get("declared", []))
+    return [PlannedRun(**row) for row in plan["runs"]], plan["description"], declared
