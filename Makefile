@@ -33,6 +33,10 @@ test: $(VENV)/.installed  ## the test suite, about five minutes on two cores
 test-slow: $(VENV)/.installed  ## the tests that take long
 	$(BIN)/python -m pytest -m slow
 
+.PHONY: test-faults
+test-faults: $(VENV)/.installed  ## kill, interrupt, fill disks, cut off the server: about 30 minutes on two cores
+	$(BIN)/python -m pytest tests/faults -m fault -n 2
+
 .PHONY: bench
 bench: $(VENV)/.installed  ## timings, as ratios within one run
 	$(BIN)/python -m pytest -m bench -s

@@ -7,6 +7,7 @@ know a field passes over it.
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 VIEW = "study"
@@ -19,14 +20,13 @@ def path(experiment: str) -> str:
     return f"/#/experiments/{experiment}/runs?viewStateShareKey={VIEW}&compareRunsMode=CHART"
 
 
-def envelope(title: str, metric: str, x: str, y: str, created_ms: int) -> str:
+def envelope(title: str, metric: str, x: str, y: str) -> str:
     """The tag's value: parallel coordinates, contour and curves, of the study's runs only.
 
     Args:
         title: the view's name for people.
         metric: what is compared, such as val/AP.
         x, y: names of the parameters on the contour's axes, such as loss.alpha.
-        created_ms: time of saving, since 1970.
     """
     section = "study-section"
     common = {"runsCountToCompare": 1000, "metricSectionId": section, "deleted": False, "isGenerated": False}
@@ -77,7 +77,7 @@ def envelope(title: str, metric: str, x: str, y: str, created_ms: int) -> str:
         "groupBy": None,
         "autoRefreshEnabled": True,
     }
-    return json.dumps({"name": title, "createdAt": created_ms, "state": json.dumps(state)})
+    return json.dumps({"name": title, "createdAt": round(time.time() * 1000), "state": json.dumps(state)})
 
 
 def _line(uuid: str, metric: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from ablation.errors import StoreError, one_line
 from ablation.files import write_atomic
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,9 @@ def load_newest(folder: Path, device: torch.device | str = "cpu") -> tuple[int, 
     """(finished epochs, state) of the newest checkpoint that is whole; None where there is none.
 
     A damaged checkpoint is reported and passed over in favour of the one before it.
+
+    Raises:
+        StoreError: the file is as it was written, but holds something else than tensors and numbers.
     """
     found = checkpoints(folder)
     for path, before in itertools.zip_longest(found, found[1:]):
@@ -64,7 +68,13 @@ def load_newest(folder: Path, device: torch.device | str = "cpu") -> tuple[int, 
                 "%s: damaged (its content does not have the hash in its name); %s instead", path, instead
             )
             continue
-        state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+        try:
+            state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+        except Exception as error:  # whole, but none of ours: it raises almost anything
+            raise StoreError(
+                f"{path}: not a checkpoint that can be read: {one_line(error, 200)}; "
+                "delete it to use the one before"
+            ) from None
         return int(match[1]), state
     return None
 

@@ -8,9 +8,15 @@ import subprocess
 import sys
 import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ablation import __version__
 from ablation.errors import AblationError, UsageError, one_line
+
+if TYPE_CHECKING:
+    from ablation.analyse.report import ReportFiles
+    from ablation.records import StudyRecord
+    from ablation.track import Store
 
 USAGE = """\
 ablation: should focal loss replace BCE on YOLOv4's confidence term, for your data?
@@ -21,12 +27,16 @@ ablation: should focal loss replace BCE on YOLOv4's confidence term, for your da
                                        measure=true times a few real steps
   ablation status study=NAME           where every run stands; [out=runs] [watch=true] [json=true]
   ablation check [overrides]           audit a data set before training: data=voc data.root=DIR
-  ablation report study=NAME           figures and tables; also attached to the study's MLflow run
+  ablation report study=NAME           report.html, figures and tables; also attached in MLflow;
+                                       [partial=true] [metric=val/AP50]
+  ablation confirm study=NAME seeds=10-15  best focal and best BCE on fresh seeds; the test split, once
   ablation predict run=RUN images=DIR  draw detections, and write detections.json; RUN is a run's
                                        folder, or the beginning of its key or MLflow id
   ablation export run=RUN format=NAME  the network as darknet (.weights), pth or onnx
   ablation ui [port=5000]              MLflow's UI on the store in this folder
   ablation sync [out=runs]             replay runs' folders into MLflow
+  ablation import study=NAME table=FILE.csv|.jsonl [gt=FILE] [detections=DIR] [metric=AP]
+                                       runs made elsewhere: arm, seed, metrics; or COCO detections
   ablation --version | --help          `ablation train --help` lists the configuration
 
 Every command takes --traceback to show where an error came from.
@@ -69,7 +79,8 @@ def run(arguments: list[str]) -> int:
         return 0
     command, rest = arguments[0], arguments[1:]
     commands = {"train": train, "plan": plan, "status": status, "check": check, "report": report,
-                "predict": predict, "export": export, "ui": ui, "sync": sync}  # fmt: skip
+                "confirm": confirm, "predict": predict, "export": export, "ui": ui, "sync": sync,
+                "import": import_table}  # fmt: skip
     if command not in commands:
         raise UsageError(f"{command}: no such command; there are: {', '.join(commands)}")
     return commands[command](rest)
@@ -162,24 +173,86 @@ def check(arguments: list[str]) -> int:
 
 
 def report(arguments: list[str]) -> int:
-    """Figures and tables of a study."""
+    """The page, figures and tables of a study; MLflow's pages then open on its charts and verdict."""
+    from ablation.analyse.evidence import Evidence
     from ablation.analyse.report import write_report
     from ablation.files import safe_name
-    from ablation.track import Store, load_study, publish_files
+    from ablation.track import Store, experiment_of, fetch_artifact, load_study
 
-    given = settings("report", arguments, {"study": None, "metric": "val/AP", "out": "runs",
+    given = settings("report", arguments, {"study": None, "metric": "", "partial": "false", "out": "runs",
                                            "uri": "", "artifacts": ""})  # fmt: skip
+    if given["partial"] not in ("true", "false"):
+        raise UsageError(f"partial={given['partial']}: must be true or false")
     store = Store.of(given["uri"] or None, given["artifacts"] or None)
     study = load_study(store, given["study"])
-    folder = Path(given["out"]) / safe_name(given["study"]) / "report"
-    written = write_report(study, folder, metric=given["metric"])
-    parent = publish_files(store, given["study"], written.files, "report", {"headline": written.headline})
-    print(written.text)
-    print(f"\nfigures and tables: {folder}/  (and at MLflow run {parent})")
+    said = study.declared[0] if study.declared else None
+    metric = given["metric"] or (said.metric if said else "val/AP")
+    ui = store.uri if store.uri.startswith("http") else "http://127.0.0.1:5000"
+    experiment = experiment_of(store, given["study"])
+    written = write_report(
+        study,
+        Path(given["out"]) / safe_name(given["study"]) / "report",
+        metric=metric,
+        level=said.level if said else 0.95,
+        partial=given["partial"] == "true",
+        evidence=Evidence(study, lambda run_id, path: fetch_artifact(store, run_id, path)),
+        checks=Path(given["out"]) / "check",
+        link=lambda run_id: f"{ui}/#/experiments/{experiment}/runs/{run_id}",
+    )
+    page = _show_in_mlflow(store, study, written, metric)
+    print(f"{written.text}\n\n{written.headline}\n")
+    print(f"report: {written.page}  (one file to send; figures and tables lie beside it)")
     program = sys.argv[0] if Path(sys.argv[0]).name == "ablation" else "ablation"
-    print(f"next:  {program} ui                                                # every curve of every run")
-    print(f"       {program} train -m sweeps=alpha_gamma data=voc data.root=DIR   # your own data")
+    print(f"MLflow: {ui}{page}  (while `{program} ui` runs)")
     return 0
+
+
+def _show_in_mlflow(store: Store, study: StudyRecord, written: ReportFiles, metric: str) -> str:
+    """Attach the report, and let the experiment's page open on its charts; returns that page's path."""
+    from ablation.analyse.tables import escape_markdown
+    from ablation.track import publish_files, save_chart_view, set_experiment
+
+    verdict = written.verdict
+    kind = "none" if verdict.headline is None else verdict.headline.comparison.verdict
+    chosen = verdict.recommended or "none"
+    tags = {"verdict": kind, "headline": written.headline[:4000], "recommended": chosen}
+    publish_files(store, study.name, written.files, "report", tags)
+    parts = [escape_markdown(study.description), f"**{escape_markdown(written.headline)}**",
+             "The whole report is an artifact of the study's own run."]  # fmt: skip
+    set_experiment(store, study.name, "\n\n".join(part for part in parts if part), tags)
+    return save_chart_view(store, study.name, metric, "loss.gamma", "loss.alpha")
+
+
+def confirm(arguments: list[str]) -> int:
+    """The finalists of a study on fresh seeds, and on the test split; takes what train takes besides."""
+    from ablation.confirm import confirm as confirm_study
+    from ablation.track import Store, publish_files
+
+    own = ("study=", "seeds=", "out=", "uri=", "artifacts=")
+    mine = [argument for argument in arguments if argument.startswith(own)]
+    known = {"study": None, "seeds": None, "out": "runs", "uri": "", "artifacts": ""}
+    given = settings("confirm", mine, known)
+    store = Store.of(given["uri"] or None, given["artifacts"] or None)
+    extra = [argument for argument in arguments if argument not in mine]
+    extra += [f"tracking.{key}={given[key]}" for key in ("uri", "artifacts") if given[key]]
+    seeds = whole_numbers("seeds", given["seeds"])
+    found = confirm_study(given["study"], seeds, Path(given["out"]), store, extra)
+    publish_files(store, found.choice.name, [], "report", {"verdict": found.test.sentence[:500]})
+    print("\n".join(found.lines))
+    print(f"kept in {given['out']}/{found.choice.name}/confirmation.json")
+    return 0
+
+
+def whole_numbers(key: str, text: str) -> list[int]:
+    """'3,4,7' or '[3,4,7]' or '3-7' as numbers."""
+    numbers: list[int] = []
+    try:
+        for part in text.strip("[] ").split(","):
+            first, sign, last = part.strip().partition("-")
+            numbers += range(int(first), int(last) + 1) if sign else [int(first)]
+    except ValueError:
+        raise UsageError(f"{key}={text}: must be whole numbers such as 10,11,12 or 10-15") from None
+    return numbers
 
 
 def ui(arguments: list[str]) -> int:
@@ -210,6 +283,24 @@ def sync(arguments: list[str]) -> int:
     store = Store.of(given["uri"] or None, given["artifacts"] or None)
     count = replay(Path(given["out"]), store)
     print(f"{count} runs in {given['out']}/ are now in {store.uri}")
+    return 0
+
+
+def import_table(arguments: list[str]) -> int:
+    """Runs made elsewhere, from a table, into a study of their own."""
+    from ablation.importing import import_runs
+    from ablation.track import Store
+
+    given = settings("import", arguments, {"study": None, "table": None, "gt": "", "detections": "",
+                                           "metric": "AP", "out": "runs", "uri": "",
+                                           "artifacts": ""})  # fmt: skip
+    store = Store.of(given["uri"] or None, given["artifacts"] or None)
+    truth = Path(given["gt"]) if given["gt"] else None
+    detections = Path(given["detections"]) if given["detections"] else None
+    table, out = Path(given["table"]), Path(given["out"])
+    folders = import_runs(given["study"], table, out, store, truth, detections, given["metric"])
+    print(f"{len(folders)} runs of {table} are in {out}/ and in {store.uri}")
+    print(f"next:  ablation report study={given['study']}")
     return 0
 
 

@@ -123,6 +123,18 @@ def safe_name(text: str) -> str:
     return name[:120] or "unnamed"
 
 
+def metric_name(name: str) -> str:
+    """A metric's name as MLflow takes it: a class of the data may be called anything.
+
+    MLflow refuses a whole epoch for one name with a character other than letters, digits, spaces and
+    `_-.:/`, or that would lead elsewhere if it were a path. A name that has to be changed gets a part
+    of its hash, so that two names stay two.
+    """
+    parts = [re.sub(r"[^\w .:-]+", "-", part).lstrip(".") for part in name.split("/")]
+    plain = "/".join(part for part in parts if part)[:200]
+    return plain if plain == name else f"{plain}-{sha256_text(name)[:6]}"
+
+
 @contextlib.contextmanager
 def exclusive_lock(path: Path, wait: bool = False) -> Iterator[bool]:
     """Hold an advisory lock on `path`; yields False soon where another process holds it.

@@ -88,6 +88,7 @@ class Mirror:
         self._pushed = 0
         self._run: str | None = None
         self._former: str | None = None
+        self._known: dict[str, set[int]] = {}
         self._error = ""
         background = store is not None and not store.local and not strict
         self._courier = Courier(self._attempt) if background else None
@@ -153,7 +154,7 @@ class Mirror:
             about = self.folder.read_json("run.json")
             self._run = store.open_run(about, self.folder.path.resolve(), started, self._tags())
             if self._run != self._former:
-                self._pushed = 0
+                self._pushed, self._known = 0, {}
         return self._run
 
     def _start(self, store: Ledger) -> None:
@@ -163,14 +164,13 @@ class Mirror:
 
     def _push(self, store: Ledger) -> None:
         run = self._open(store)
-        lines = self.folder.settled_metrics()
-        if self._pushed == 0 and lines:
-            # An epoch whose checkpoint was damaged is trained again, at another time: it is no new point.
-            known = store.epochs_logged(run, next(iter(lines[0]["metrics"])))
-        else:
-            known = set()
-        for line in lines[self._pushed :]:
-            if line["epoch"] not in known:
+        for line in self.folder.settled_metrics()[self._pushed :]:
+            # A line of training begins with another metric than one of a later evaluation on test.
+            first = next(iter(line["metrics"]))
+            if first not in self._known:
+                # An epoch whose checkpoint was damaged is trained again, at another time: it is no new point.
+                self._known[first] = store.epochs_logged(run, first)
+            if line["epoch"] not in self._known[first]:
                 store.log_points(run, line)
             self._pushed += 1
 

@@ -75,6 +75,8 @@ class RunFolder:
         names = (
             "detections/val.json",
             "detections/ground_truth.json",
+            "detections/test.json",
+            "detections/test_ground_truth.json",
             "batch.png",
             "weights.pt",
             "faults.json",

@@ -13,7 +13,6 @@ import logging
 import os
 import sqlite3
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -33,9 +32,9 @@ from mlflow.entities import Dataset, DatasetInput, Experiment, InputTag, Metric,
 from mlflow.exceptions import MlflowException
 from mlflow.utils.rest_utils import http_request
 
-from ablation import chart_view, store_read
+from ablation import chart_view, store_read, store_uri
 from ablation.errors import StoreError, UsageError, one_line
-from ablation.files import safe_name, sha256_text
+from ablation.files import metric_name, safe_name
 from ablation.mirror import Mirror
 from ablation.records import Declaration, PlannedRun, StudyRecord
 
@@ -64,25 +63,12 @@ class Store:
     @classmethod
     def of(cls, uri: str | None, artifacts: str | None) -> Store:
         """Defaults: mlflow.db and mlartifacts/ in the working folder, where `mlflow ui` finds them."""
-        if uri is None:
-            uri = f"sqlite:///{Path('mlflow.db').resolve()}"
-        elif uri.startswith("sqlite:///"):
-            uri = f"sqlite:///{Path(uri.removeprefix('sqlite:///')).resolve()}"
-        elif "://" not in uri or uri.startswith("file:"):
-            raise UsageError(
-                f"tracking.uri: found {uri}; MLflow 3 keeps no runs in plain folders: "
-                "give sqlite:///FILE or http://HOST:PORT, or null for sqlite in mlflow.db"
-            )
-        if artifacts is None and uri.startswith("sqlite:///"):
-            artifacts = (Path(uri.removeprefix("sqlite:///")).parent / "mlartifacts").as_uri()
-        elif artifacts is not None and "://" not in artifacts:
-            artifacts = Path(artifacts).resolve().as_uri()
-        return cls(uri, artifacts)
+        return cls(*store_uri.resolve(uri, artifacts))
 
     @property
     def sqlite_file(self) -> Path | None:
         """The database's file, where it is one."""
-        return Path(self.uri.removeprefix("sqlite:///")) if self.uri.startswith("sqlite:///") else None
+        return store_uri.sqlite_file(self.uri)
 
     def client(self) -> MlflowClient:
         """A client of a store that exists; see `prepare`."""
@@ -123,7 +109,7 @@ class Store:
         return self.sqlite_file is not None
 
     def errors(self) -> AbstractContextManager[None]:
-        """Any failure as a StoreError that names the store."""
+        """See _store_errors."""
         return _store_errors(self.uri)
 
     def open_run(self, about: dict[str, Any], folder: Path, started_ms: int, tags: dict[str, str]) -> str:
@@ -136,14 +122,12 @@ class Store:
         experiment = experiment_of(self, about["study"], about.get("description", ""))
         found = self._runs_of(experiment, about["key"], folder)
         if not found:
-            parent = parent_of(self, experiment, about["study"])
-            tags = tags | {"mlflow.parentRunId": str(parent)}
+            tags = tags | {"mlflow.parentRunId": str(parent_of(self, experiment, about["study"]))}
             client.create_run(experiment, started_ms, tags, f"{about['arm']} seed{about['seed']}")
             found = self._runs_of(experiment, about["key"], folder)
         run = found[0]
-        # They are written last, some at a time: a creation that broke off is completed.
         missing = {key: value for key, value in about["params"].items() if key not in run.data.params}
-        if missing:
+        if missing:  # they are written last, some at a time: a creation that broke off is completed
             self._describe(run.info.run_id, about | {"params": missing}, folder)
         return str(run.info.run_id)
 
@@ -183,7 +167,8 @@ class Store:
 
     def log_points(self, run: str, line: dict[str, Any]) -> None:
         """One line of metrics.jsonl, with its own epoch and time, in one batch."""
-        metrics = [Metric(k, v, line["time_ms"], line["epoch"]) for k, v in line["metrics"].items()]
+        at = (line["time_ms"], line["epoch"])
+        metrics = [Metric(metric_name(k), v, *at) for k, v in line["metrics"].items()]
         self.client().log_batch(run, metrics=metrics)
 
     def log_file(self, run: str, path: Path, folder: str | None) -> None:
@@ -307,8 +292,8 @@ def save_chart_view(store: Store, study: str, metric: str, x: str, y: str) -> st
         metric: what is compared, such as val/AP.
         x, y: names of two parameters, for the axes of the contour.
     """
-    value = chart_view.envelope(f"Study {study}", metric, x, y, round(time.time() * 1000))
-    return chart_view.path(set_experiment(store, study, "", {chart_view.TAG: value}))
+    tags = {chart_view.TAG: chart_view.envelope(f"Study {study}", metric, x, y)}
+    return chart_view.path(set_experiment(store, study, "", tags))
 
 
 # reading
@@ -321,21 +306,18 @@ def fetch_artifact(store: Store, run_id: str, path: str) -> Path | None:
     $XDG_CACHE_HOME/ablation, and again when the run has ended anew.
     """
     client = store.client()
+    parent = str(PurePosixPath(path).parent).lstrip(".")
     with _store_errors(store.uri):
-        parent = str(PurePosixPath(path).parent)
-        if not any(file.path == path for file in client.list_artifacts(run_id, parent.lstrip("."))):
+        if not any(file.path == path for file in client.list_artifacts(run_id, parent)):
             return None
         info = client.get_run(run_id).info
         if str(info.artifact_uri).startswith(("file:", "/")):
             return Path(client.download_artifacts(run_id, path))
-        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        folder = root / "ablation" / sha256_text(store.uri)[:16] / f"{info.run_id}-{info.end_time}"
+        folder = store_uri.cache_folder(store.uri, info.run_id, info.end_time)
         if not (folder / path).is_file():
-            folder.mkdir(parents=True, exist_ok=True)
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=folder) as half:
-                whole = Path(client.download_artifacts(run_id, path, half))
-                (folder / path).parent.mkdir(parents=True, exist_ok=True)
-                whole.replace(folder / path)
+                Path(client.download_artifacts(run_id, path, half)).replace(folder / path)
         return folder / path
 
 
@@ -357,9 +339,7 @@ def load_study(store: Store, name: str) -> StudyRecord:
     """
     path = store.sqlite_file
     if path is not None and not path.exists():
-        raise UsageError(
-            f"{path}: no MLflow store here; run a study first, or go to the folder it was run in"
-        )
+        raise UsageError(f"{path}: no MLflow store here; run a study first, or go to where it was run")
     client = store.client()
     with _store_errors(store.uri):
         experiment = client.get_experiment_by_name(name)
@@ -427,8 +407,7 @@ def _bulk(client: MlflowClient, query: list[tuple[str, str]]) -> Any:
 
 def find_folders(store: Store, prefix: str) -> list[str]:
     """The folders of the runs whose key or MLflow run id begins with `prefix`."""
-    path = store.sqlite_file
-    if path is not None and not path.exists():
+    if store.sqlite_file is not None and not store.sqlite_file.exists():
         return []
     client = store.client()
     with _store_errors(store.uri):

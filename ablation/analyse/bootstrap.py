@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special
 
 RESAMPLES = 200
 """Resamples of the images; the relative error of a standard error is then 5 %."""
@@ -121,6 +121,6 @@ def difference_interval(
     if total == 0:
         return Interval(mean, mean, mean, n, sd, image, 0.0, float(n - 1), 1.0 if mean == 0 else 0.0)
     df = total**2 / (seeds**2 / (n - 1) + (images**2 / image.df if image is not None else 0.0))
-    half = float(stats.t.ppf((1 + level) / 2, df)) * se
-    p = float(2 * stats.t.sf(abs(mean) / se, df))
+    half = float(special.stdtrit(df, (1 + level) / 2)) * se
+    p = float(2 * special.stdtr(df, -abs(mean) / se))
     return Interval(mean, mean - half, mean + half, n, sd, image, se, df, p)

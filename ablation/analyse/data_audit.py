@@ -51,8 +51,15 @@ def about_data(view: StudyView, evidence: Evidence, checks: Path | None = None) 
         if check is not None:
             parts += _checked(check)
     if len(prints) == 1 and len(about) > 1:
-        parts.append(Part("", None, (
-            f"All {len(about)} runs read exactly these images and boxes; none of them read the test split.",)))
+        parts.append(
+            Part(
+                "",
+                None,
+                (
+                    f"All {len(about)} runs read exactly these images and boxes; none of them read the test split.",
+                ),
+            )
+        )
     if len(prints) > 1:
         parts[0] = Part(parts[0].title, parts[0].table, (
             f"The runs were trained on {len(prints)} different data sets: their differences are not only the "

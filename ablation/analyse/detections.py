@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ablation.analyse.evidence import Evidence
+
 Floats = NDArray[np.float64]
 
 RECALLS: Floats = np.linspace(0, 1, 101)
@@ -89,6 +91,16 @@ def match(ground_truth: dict[str, Any], results: list[dict[str, Any]], iou: floa
     return Matches(
         found, truths.assign(found=taken & ~crowd), len(ground_truth["images"]), dict(sorted(names.items()))
     )
+
+
+def matches_of(evidence: Evidence, run_id: str) -> Matches | None:
+    """A run's detections on val matched at IoU .5, made once; None where it kept none."""
+
+    def make() -> Matches | None:
+        truth, found = evidence.ground_truth(run_id), evidence.detections(run_id)
+        return None if truth is None or found is None else match(truth, found)
+
+    return evidence.made("matches at 0.5", run_id, make)
 
 
 def rows_by(table: pd.DataFrame, *names: str) -> dict[tuple[int, ...], NDArray[np.int64]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from scipy import stats
+from scipy import special
 
 from ablation.analyse.bootstrap import Interval
 
@@ -27,6 +27,6 @@ def tost_p(interval: Interval, margin: float) -> float:
         return math.nan
     if interval.se == 0:
         return 0.0 if abs(interval.mean) < margin else 1.0
-    above = stats.t.sf((interval.mean + margin) / interval.se, interval.df)
-    below = stats.t.cdf((interval.mean - margin) / interval.se, interval.df)
+    above = special.stdtr(interval.df, -(interval.mean + margin) / interval.se)
+    below = special.stdtr(interval.df, (interval.mean - margin) / interval.se)
     return float(max(above, below))

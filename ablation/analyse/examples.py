@@ -147,6 +147,7 @@ _MARKS = (
 )  # fmt: skip
 _HALO = [effects.withStroke(linewidth=2.2, foreground="#00000088")]
 _CROWDED = 16
+_LONGEST = 60
 
 
 def draw(pair: Pair, image: Image, labels: tuple[str, str], classes: Mapping[int, str]) -> Canvas:
@@ -158,7 +159,7 @@ def draw(pair: Pair, image: Image, labels: tuple[str, str], classes: Mapping[int
     """
     height, width = image.shape[:2]
     panel = WIDTH_IN / 2 - 0.1
-    canvas = Canvas(figsize=(WIDTH_IN, min(panel * height / width, 6.0) + 0.7), layout="constrained")
+    canvas = Canvas(figsize=(WIDTH_IN, min(panel * height / width, 6.0) + 0.85), layout="compressed")
     axes = canvas.subplots(1, 2)
     shared = [{i for i, _ in pair.false_in_both}, {j for _, j in pair.false_in_both}]
     sides = ((pair.left, pair.right), (pair.right, pair.left))
@@ -170,6 +171,7 @@ def draw(pair: Pair, image: Image, labels: tuple[str, str], classes: Mapping[int
         for spine in ax.spines.values():
             spine.set_visible(False)
         _boxes(ax, pair, here, there, both, classes if words else None)
+        label = label if len(label) <= _LONGEST else f"{label[: _LONGEST - 1]}\u2026"
         count = f"{len(here.found)} of {len(pair.objects)} found, {len(here.false)} false"
         ax.set_title(f"{label}\n{count}", fontsize=8, loc="left", parse_math=False)
     handles = [

@@ -54,29 +54,6 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class PageTable:
-    """A table with some rows marked, such as the one that is recommended."""
-
-    table: Table
-    marked: frozenset[int] = frozenset()
-
-    @property
-    def head(self) -> tuple[str, ...]:
-        """The names of the columns."""
-        return self.table.head
-
-    @property
-    def rows(self) -> tuple[tuple[str, ...], ...]:
-        """The cells."""
-        return self.table.rows
-
-    @property
-    def numbers(self) -> frozenset[int]:
-        """The columns that stand to the right."""
-        return self.table.numbers
-
-
-@dataclass(frozen=True)
 class Answer:
     """The verdict as people read it. kind: better, worse, equivalent, inconclusive or none."""
 
@@ -118,7 +95,8 @@ class Page:
     facts: Sequence[tuple[str, str]]
     answer: Answer
     snippets: Sequence[Snippet]
-    arms: PageTable
+    use_text: str
+    arms: Table
     arm_notes: Sequence[str]
     pictures: Sequence[Picture]
     not_drawn: Sequence[tuple[str, str]]
@@ -126,7 +104,7 @@ class Page:
     examples: Sequence[Picture]
     data: Sequence[Part]
     held_notes: Sequence[str]
-    held: PageTable | None
+    held: Table | None
     runs_text: str
     runs: Sequence[RunLine]
     limits: Sequence[str]

@@ -42,8 +42,8 @@ def _tuning(main: Headline | None, arms: Sequence[ArmRuns]) -> list[str]:
         return []
     if not main.tuned:
         return [
-            "BCE was not tuned: the study has no BCE arm with another pos_weight or gain. A focal arm that is "
-            "better may be better than this setting of BCE only."
+            "BCE was not tuned: the study has no BCE arm with another pos_weight or gain. A focal arm that "
+            "is better may be better than this setting of BCE only."
         ]
     other = {"pos_weight", "gain"} - set(main.tuned)
     found = [f"BCE was tuned in its {main.tuned[0]}, but not in its {other.pop()}."] if other else []
@@ -86,7 +86,11 @@ def _pairs(view: StudyView, verdicts: Sequence[ArmVerdict], family: int) -> list
         found.append(
             f"{family} arms are tested together, and p is allowed for that (Holm); intervals and the test "
             "of equivalence are of one arm at a time"
-            + (f". The {len(outside) - 1} tuned BCE arms are a family of their own." if len(outside) > 1 else ".")
+            + (
+                f". The {len(outside) - 1} tuned BCE arms are a family of their own."
+                if len(outside) > 1
+                else "."
+            )
         )
     return found
 
@@ -116,7 +120,7 @@ def _choice(main: Headline, metric: str) -> str:
         "compared on"
     )
     if not math.isfinite(main.corrected):
-        return f"{text}; how much of the difference is owed to that cannot be said with fewer than 2 common seeds."
+        return f"{text}; with fewer than 2 common seeds nobody can say how much is owed to that."
     return (
         f"{text}; {main.optimism.value:+.3f} of the difference is expected to be owed to that, which leaves "
         f"{main.corrected:+.3f} {metric}. Fresh seeds and the test split would confirm it."

@@ -185,7 +185,8 @@ def average_precision(matches: Matches, weights: NDArray[Any], part: Part | None
             there = np.isfinite(values)
             total[rows] += np.where(there, values, 0)
             classes[rows] += there
-    return np.divide(total, classes, out=np.full(len(counts), np.nan), where=classes > 0)
+    mean: Floats = np.divide(total, classes, out=np.full(len(counts), np.nan), where=classes > 0)
+    return mean
 
 
 def _of_class(one: ClassMatches, weights: Floats, ious: Sequence[int]) -> Floats:
@@ -213,9 +214,11 @@ def _of_class(one: ClassMatches, weights: Floats, ious: Sequence[int]) -> Floats
             recall = right / objects[:, None]
         reached = np.searchsorted(RECALLS, recall, side="right")
         total += (best * np.diff(reached, axis=1, prepend=0)).sum(axis=1)
-    return np.where(objects > 0, total / (len(RECALLS) * len(ious)), np.nan)
+    values: Floats = np.where(objects > 0, total / (len(RECALLS) * len(ious)), np.nan)
+    return values
 
 
 def resamples(images: int, count: int, generator: np.random.Generator) -> NDArray[np.int64]:
     """(count, images) how often each image occurs in a bootstrap resample of all of them."""
-    return generator.multinomial(images, np.full(images, 1 / images), size=count)
+    drawn: NDArray[np.int64] = generator.multinomial(images, np.full(images, 1 / images), size=count)
+    return drawn

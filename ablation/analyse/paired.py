@@ -108,9 +108,11 @@ def compare(
         margin: of the equivalence test; None: no such test.
         image: see images.ImageLevel.part, made from the same seeds.
     """
-    both = pd.concat({"a": arm.astype(float), "b": baseline.astype(float)}, axis=1, join="inner")
-    both = both[np.isfinite(both).all(axis=1)]
-    a, b = both["a"].to_numpy(float), both["b"].to_numpy(float)
+    other = dict(zip(baseline.index, baseline.to_numpy(float), strict=True))
+    both = [(x, other[seed]) for seed, x in zip(arm.index, arm.to_numpy(float), strict=True) if seed in other]
+    a, b = np.array(both, float).reshape(-1, 2).T
+    there = np.isfinite(a) & np.isfinite(b)
+    a, b = a[there], b[there]
     d = a - b
     interval = difference_interval(d, level, image)
     correlation, gain = _pairing(a, b)
@@ -163,9 +165,7 @@ def decide(numbers: ArmVerdict, about: Circumstances) -> ArmVerdict:
         missing = MIN_PAIRS - numbers.n_pairs
         more, note = _more(numbers, about) if numbers.n_pairs > 1 else (None, "")
         note = f"{pairs} cannot tell; {MIN_PAIRS} are the least" + (f"; {note}" if note else "")
-        return replace(
-            numbers, verdict=INCONCLUSIVE, more_seeds=max(more or missing, missing), note=note
-        )
+        return replace(numbers, verdict=INCONCLUSIVE, more_seeds=max(more or missing, missing), note=note)
     differs = numbers.p_holm < alpha
     within = numbers.tost_p < alpha  # False for NaN: without a margin nothing is equivalent
     if within:
@@ -209,9 +209,7 @@ def _how_much(numbers: ArmVerdict, about: Circumstances) -> str:
         notes.append(f"whether by more than the margin of {about.margin:g} is open")
     # The exact test needs no normality; where it could reach alpha and does not, a reader must know.
     if numbers.p_sign_flip > alpha >= 2.0 ** (1 - numbers.n_pairs):
-        notes.append(
-            f"the sign-flip test, which assumes no distribution, gives p {numbers.p_sign_flip:.2g}"
-        )
+        notes.append(f"the sign-flip test, which assumes no distribution, gives p {numbers.p_sign_flip:.2g}")
     return "; ".join(notes)
 
 
@@ -249,6 +247,6 @@ def _images_limit(about: Circumstances, image: float) -> str:
     equal = about.margin / (norm.ppf(about.level) + norm.ppf((1 + POWER) / 2))
     times = (image / min(detect, equal)) ** 2
     return (
-        f"no number of seeds would tell: the choice of images alone leaves {image:.3g}; "
-        f"more than {times:.2g} times as many images are needed"
+        f"no number of seeds would tell: the choice of images alone has a standard error of {image:.2g}; "
+        f"{max(times, 1.1):.2g} times as many images would be needed"
     )

@@ -1,18 +1,23 @@
-"""Write a study's report: figures, tables, and what they do not tell."""
+"""Write a study's report: the page, figures, tables, and what they do not tell."""
 
 from __future__ import annotations
 
-import io
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
 
-from ablation.analyse import figures, table, text
-from ablation.analyse.headline import headline
+from ablation.analyse import figures, table, tables, text
+from ablation.analyse.evidence import Evidence
+from ablation.analyse.html import render
+from ablation.analyse.page import Link, build
+from ablation.analyse.show_examples import write_examples
+from ablation.analyse.verdict import StudyVerdict, judge, judged
 from ablation.errors import AblationError, UsageError, one_line
 from ablation.files import write_atomic, write_text
 from ablation.records import StudyRecord
+from ablation.rng import generator
 
 OTHER_QUANTITY = ("loss", "loss_confidence")
 """Last parts of metrics that measure another quantity in every arm."""
@@ -24,39 +29,70 @@ class ReportFiles:
 
     Attributes:
         folder: where everything lies.
+        page: report.html, which needs none of the other files.
+        tables: the tables, as CSV, Markdown and LaTeX.
         figures: name -> the files of the figure, PNG first.
         skipped: name -> why the figure could not be drawn.
-        runs_csv, arms_csv, arms_md: the tables.
+        examples: the files of the example images.
         text: the arms table for a terminal.
         headline: the study in one sentence.
+        verdict: all that the statistics say.
     """
 
     folder: Path
-    runs_csv: Path
-    arms_csv: Path
-    arms_md: Path
+    page: Path
+    tables: dict[str, Path]
     text: str
     headline: str
+    verdict: StudyVerdict
     figures: dict[str, tuple[Path, ...]] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    examples: tuple[Path, ...] = ()
+
+    @property
+    def runs_csv(self) -> Path:
+        """One row per run, typed."""
+        return self.tables["runs.csv"]
+
+    @property
+    def arms_csv(self) -> Path:
+        """One row per arm, typed."""
+        return self.tables["arms.csv"]
+
+    @property
+    def arms_md(self) -> Path:
+        """The report as Markdown."""
+        return self.tables["arms.md"]
 
     @property
     def files(self) -> list[Path]:
         """Every file of the report."""
         drawn = [path for paths in self.figures.values() for path in paths]
-        return [self.arms_md, self.arms_csv, self.runs_csv, *drawn]
+        return [self.page, *self.tables.values(), *drawn, *self.examples]
 
 
 def write_report(
-    study: StudyRecord, folder: Path, metric: str = "val/AP", level: float = 0.95
+    study: StudyRecord,
+    folder: Path,
+    metric: str = "val/AP",
+    level: float = 0.95,
+    *,
+    partial: bool = False,
+    evidence: Evidence | None = None,
+    checks: Path | None = None,
+    link: Link = lambda run_id: "",
 ) -> ReportFiles:
-    """Tables and figures of a study into `folder`, which is made if needed; files are replaced whole.
+    """Page, tables and figures of a study into `folder`, made if needed; files are replaced whole.
 
     Equal records give byte-identical files.
 
     Args:
         metric: what is compared; the name of a logged metric.
         level: of all intervals, in (0, 1).
+        partial: draw a verdict although runs are missing.
+        evidence: the files that the runs left; None: those in their folders.
+        checks: the folder of `ablation check`'s results, for the part about the data.
+        link: run_id -> its address in MLflow's UI.
 
     Raises:
         UsageError: no run of the study has that metric, or it cannot be compared between arms.
@@ -65,15 +101,56 @@ def write_report(
     if not 0 < level < 1:
         raise UsageError(f"level={level:g}: must lie between 0 and 1, such as 0.95")
     _require_values(study, metric)
+    kept = Evidence(study) if evidence is None else evidence
     view = figures.study_view(study, metric, level)
+    view = replace(view, evidence=kept)
+    verdict = judge(view, partial=partial, generator=generator(0, "report"), evidence=kept)
+    view = judged(view, verdict)
     drawn, skipped = _write_figures(view, folder)
-    runs_csv, arms_csv, arms_md = folder / "runs.csv", folder / "arms.csv", folder / "arms.md"
-    _write_csv(view.runs, runs_csv)
-    _write_csv(view.arms, arms_csv)
-    sentence = headline(view.arms, metric, level)
-    write_text(arms_md, text.markdown(view, sentence, drawn, skipped))
+    remark, shown = write_examples(view, verdict, kept, folder)
+    written = _write_tables(view, verdict, folder, drawn, skipped)
+    examples = [example.picture for example in shown]
+    page = folder / "report.html"
+    content = build(view, verdict, kept, drawn, skipped, (remark, examples), checks, link)
+    write_text(page, render(content))
     in_terminal = text.terminal(view)
-    return ReportFiles(folder, runs_csv, arms_csv, arms_md, in_terminal, sentence, drawn, skipped)
+    files = tuple(path for example in shown for path in example.files)
+    return ReportFiles(folder, page, written, in_terminal, verdict.sentence, verdict, drawn, skipped, files)
+
+
+def _write_tables(
+    view: figures.StudyView,
+    verdict: StudyVerdict,
+    folder: Path,
+    drawn: dict[str, tuple[Path, ...]],
+    skipped: dict[str, str],
+) -> dict[str, Path]:
+    """CSV for programs, Markdown and LaTeX for people; name -> path."""
+    about = f"study {view.study.name}"
+    arms = tables.Table.of(*text.arm_rows(view)).used()
+    runs = _runs_for_people(view)
+    contents = {
+        "runs.csv": tables.csv(view.runs),
+        "arms.csv": tables.csv(view.arms),
+        "arms.md": text.markdown(view, verdict.sentence, drawn, skipped),
+        "runs.md": tables.markdown(runs) + "\n",
+        "arms.tex": tables.latex(arms, f"{about}, {view.metric}, intervals {view.percent}"),
+        "runs.tex": tables.latex(runs, about),
+    }
+    for name, content in contents.items():
+        write_text(folder / name, content)
+    return {name: folder / name for name in contents}
+
+
+def _runs_for_people(view: figures.StudyView) -> tables.Table:
+    """Every run with its state, value and key."""
+    rows = []
+    for _, run in view.runs.iterrows():
+        value = run.get(view.metric, math.nan)
+        state = f"{run['state']}, {run['problem']}" if run["problem"] else str(run["state"])
+        shown = f"{value:.3f}" if pd.notna(value) else ""
+        rows.append([str(run["setting"]), str(run["seed"]), state, shown, str(run["key"])[:8]])
+    return tables.Table.of(["arm", "seed", "state", view.metric, "key"], rows)
 
 
 def _require_values(study: StudyRecord, metric: str) -> None:
@@ -110,7 +187,7 @@ def _write_figures(
             reason, files = one_line(f"drawing it failed: {type(error).__name__}: {error}", 300), {}
         if reason is not None:
             skipped[figure.name] = reason
-            for kind in ("png", "pdf"):  # A picture of an earlier state would be taken for this one.
+            for kind in ("png", "pdf", "svg"):  # A picture of an earlier state would be taken for this one.
                 (folder / f"{figure.name}.{kind}").unlink(missing_ok=True)
             continue
         paths = []
@@ -120,14 +197,3 @@ def _write_figures(
             paths.append(path)
         drawn[figure.name] = tuple(paths)
     return drawn, skipped
-
-
-def _write_csv(rows: pd.DataFrame, path: Path) -> None:
-    """Names from data never become a spreadsheet's formula: a leading =, +, - or @ is quoted."""
-    safe = rows.copy()
-    for name in safe.columns:
-        if pd.api.types.is_object_dtype(safe[name]) or pd.api.types.is_string_dtype(safe[name]):
-            safe[name] = [f"'{v}" if isinstance(v, str) and v[:1] in "=+-@" and v else v for v in safe[name]]
-    buffer = io.StringIO()
-    safe.to_csv(buffer, index=False, lineterminator="\n")
-    write_text(path, buffer.getvalue())

@@ -79,6 +79,4 @@ def _without_headline(view: StudyView, verdicts: Sequence[ArmVerdict]) -> str:
         plain = bce[bce["arm"] == best.against]["setting"].iloc[0]
         return "only BCE has finished runs; " + of_comparison(best, plain, view.metric, None)
     top = bce.iloc[0]
-    return (
-        f"no verdict: only BCE has finished runs ({view.metric} {top['mean']:.3f}), there is nothing to compare"
-    )
+    return f"no verdict: only BCE has finished runs ({view.metric} {top['mean']:.3f}); nothing to compare"

@@ -286,7 +286,7 @@ def not_held_fixed(study: StudyRecord) -> list[str]:
     swept = {GAIN} if (gains <= 1).all() else set()
     return sorted(
         name for name in _all_names(configurations) - swept
-        if not _is_free(name)
+        if not is_free(name)
         and len({repr(parse_setting(params.get(name))) for params in configurations}) > 1
     )  # fmt: skip
 
@@ -295,5 +295,6 @@ def _all_names(configurations: Iterable[Mapping[str, str]]) -> set[str]:
     return {name for params in configurations for name in params}
 
 
-def _is_free(name: str) -> bool:
+def is_free(name: str) -> bool:
+    """Whether a setting may differ between arms without explaining anything."""
     return any(name == free or (free.endswith(".") and name.startswith(free)) for free in NOT_HELD)

@@ -22,11 +22,13 @@ class Table:
         head: the names of the columns.
         rows: one text per column; '' where there is nothing to say.
         numbers: the positions of the columns of numbers, which stand to the right.
+        marked: the positions of the rows that stand out, such as the arm that is recommended.
     """
 
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     numbers: frozenset[int] = frozenset()
+    marked: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         for row in self.rows:
@@ -48,7 +50,7 @@ class Table:
         kept = [i for i in range(len(self.head)) if i == 0 or any(row[i] for row in self.rows)]
         numbers = frozenset(new for new, old in enumerate(kept) if old in self.numbers)
         rows = tuple(tuple(row[i] for i in kept) for row in self.rows)
-        return Table(tuple(self.head[i] for i in kept), rows, numbers)
+        return Table(tuple(self.head[i] for i in kept), rows, numbers, self.marked)
 
 
 # A number, an interval of two, a count of something, or a word of the baseline's row.

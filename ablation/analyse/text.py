@@ -7,13 +7,16 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+import pandas as pd
+
 from ablation.analyse import figures, table
 
 
 def arm_rows(view: figures.StudyView) -> tuple[list[str], list[list[str]]]:
     """The arms table for people: header and cells."""
     head = ["arm", "n", view.metric, "sd", f"{view.percent} interval", "difference to BCE",
-            f"{view.percent} interval", "pairs", "p", "not finished"]  # fmt: skip
+            f"{view.percent} interval", "pairs", "p sign-flip", "p Holm", "verdict",
+            "not finished"]  # fmt: skip
     rows = []
     for _, arm in view.arms.iterrows():
         lost = [f"{int(arm[f'n_{kind}'])} {kind}" for kind in ("diverged", "failed", "unfinished", "missing")
@@ -30,9 +33,28 @@ def arm_rows(view: figures.StudyView) -> tuple[list[str], list[list[str]]]:
             "" if arm["baseline"] else _interval(arm["difference_low"], arm["difference_high"], "+.3f"),
             pairs,
             _number(arm["difference_p"], ".3g"),
+            _number(arm.get("p_holm", math.nan), ".2g"),
+            _verdict(arm),
             ", ".join(lost),
         ])  # fmt: skip
     return head, rows
+
+
+def _covers(view: figures.StudyView) -> str:
+    """What the differences' intervals cover."""
+    compared = view.arms[view.arms["n_pairs"] > 1]
+    known = compared.get("image_se", pd.Series(math.nan, index=compared.index)).notna()
+    if len(compared) and known.all():
+        return "other seeds and other images of the same kind"
+    return "other seeds, and in some arms other images" if known.any() else "other seeds, not other images"
+
+
+def _verdict(arm: pd.Series) -> str:
+    """'better', or 'inconclusive (+9 seeds)': so many more would tell; empty where nothing was judged."""
+    verdict, more = str(arm.get("verdict", "")), arm.get("more_seeds")
+    if more is None or pd.isna(more):
+        return verdict
+    return f"{verdict} (+{int(more):,} {'seed' if more == 1 else 'seeds'})"
 
 
 def _number(value: float, form: str = ".3f") -> str:
@@ -63,8 +85,8 @@ def markdown(
     """The report as one Markdown text; `drawn` and `skipped` as in report.ReportFiles."""
     study = view.study
     parts = [f"# Study {_escape(study.name)}", _escape(study.description), f"**{_escape(sentence)}.**"]
-    notes = "\n".join(f"- {note}" for note in _notes(view))
-    parts += ["## Arms", _markdown_table(*arm_rows(view)), notes]
+    remarks = "\n".join(f"- {_escape(note)}" for note in notes(view))
+    parts += ["## Arms", _markdown_table(*arm_rows(view)), remarks]
     problems = table.problems(view.runs, view.metric)
     parts.append("## Runs that are no data")
     if problems.empty:
@@ -83,12 +105,14 @@ def markdown(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _notes(view: figures.StudyView) -> Iterable[str]:
+def notes(view: figures.StudyView) -> Iterable[str]:
     """What the reader of the table has to know, and what these numbers cannot carry."""
     n = view.arms.loc[view.arms["n"] > 0, "n"]
     yield (
-        f"n counts seeds, one training each. Intervals are {view.percent} Student t intervals over seeds; "
-        "differences are paired by seed; p is the exact two-sided sign-flip test, one arm at a time."
+        f"n counts seeds, one training each. The {view.percent} interval of a mean is Student's over seeds; "
+        f"differences are paired by seed, and their intervals cover {_covers(view)}. p sign-flip is exact, "
+        "of one arm at a time; p Holm is that of the t test with the interval's standard error, allowed for "
+        "the arms that are tested together, and it decides."
     )
     if int(n.min()) <= 2:
         yield (
@@ -104,12 +128,12 @@ def _notes(view: figures.StudyView) -> Iterable[str]:
     compared = int((view.arms["n_pairs"] > 0).sum())
     if compared > 1:
         yield (
-            f"{compared} arms are compared at once, and no interval or p in the table is corrected for it: "
-            "the best of several equal arms looks better than it is."
+            f"{compared} arms are compared at once; p Holm allows for it, the intervals and the sign-flip p "
+            "do not: the best of several equal arms looks better than it is."
         )
     if view.baseline is None:
         yield "The study has no plain BCE arm (pos_weight 1 or null), so there are no differences."
-    yield _escape(view.held_text)
+    yield view.held_text
 
 
 def _markdown_table(head: list[str], rows: list[list[str]]) -> str:

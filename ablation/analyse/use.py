@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-from ablation.analyse.detections import Matches, match
+from ablation.analyse import table
+from ablation.analyse.detections import Floats, matches_of
 from ablation.analyse.evidence import Evidence
 from ablation.analyse.figures import StudyView
 from ablation.analyse.thresholds import threshold_curve
@@ -25,7 +25,8 @@ class ArmThreshold:
     """The score from which on an arm's detections are best taken.
 
     Attributes:
-        score: the threshold of GRID with the highest F1 at IoU 0.5, averaged over the arm's seeds.
+        score: the threshold of GRID with the highest F1 at IoU 0.5, averaged over the arm's seeds; of
+            equally good ones the middle one.
         f1: that F1.
         low, high: the lowest and highest of the seeds' own best thresholds.
         seeds: how many runs it rests on.
@@ -48,17 +49,15 @@ def arm_threshold(view: StudyView, arm: str, evidence: Evidence) -> ArmThreshold
     if not curves:
         return None
     mean = np.mean(curves, axis=0)
-    best = int(mean.argmax())
-    own = [float(GRID[int(curve.argmax())]) for curve in curves]
+    best = _highest(mean)
+    own = [float(GRID[_highest(curve)]) for curve in curves]
     return ArmThreshold(float(GRID[best]), float(mean[best]), min(own), max(own), len(curves))
 
 
-def matches_of(evidence: Evidence, run_id: str) -> Matches | None:
-    """The run's detections matched at IoU 0.5; None where it kept none."""
-    truth, found = evidence.ground_truth(run_id), evidence.detections(run_id)
-    if truth is None or found is None:
-        return None
-    return evidence.made("matches at 0.5", run_id, lambda: match(truth, found))
+def _highest(f1: Floats) -> int:
+    """Well separated scores leave a range of equally good thresholds; its middle is the safest."""
+    ties = np.flatnonzero(f1 == f1.max())
+    return int(ties[(len(ties) - 1) // 2])
 
 
 def counted_runs(view: StudyView, arm: str) -> list[RunRecord]:
@@ -80,13 +79,22 @@ def overrides(view: StudyView, arm: str) -> list[str]:
     # In the order of the configuration: the loss before its settings.
     found = [f"loss={_value(params['loss.name'])}"] if "loss.name" in params else []
     found += [f"{key}={_value(params[key])}" for key in sorted(params) if is_setting(key)]
-    found += [f"{key}={_value(params[key])}" for key in _apart(view.not_held) if key in params]
+    found += [f"{key}={_value(params[key])}" for key in _apart(view) if key in params]
     return [shlex.quote(text) for text in found]
 
 
-def _apart(names: Iterable[str]) -> list[str]:
-    """Settings that can be given as they are: a group's class is none."""
-    return [name for name in names if not name.endswith(".name")]
+def _apart(view: StudyView) -> list[str]:
+    """Settings besides the loss that differ between runs, such as a swept gain. A group's class is none."""
+    counted = set(view.runs.loc[view.runs["counts"], "run_id"])
+    values: dict[str, set[str]] = {}
+    for run in view.study.runs:
+        if run.run_id in counted:
+            for name, text in run.params.items():
+                values.setdefault(name, set()).add(repr(parse_setting(text)))
+    return sorted(
+        name for name, found in values.items()
+        if len(found) > 1 and not table.is_free(name) and not name.endswith(".name")
+    )  # fmt: skip
 
 
 def _value(text: str) -> str:

@@ -72,7 +72,7 @@ def _source(data: Mapping[str, Any]) -> DataSource:
         settings["cache"] = "none"
     try:
         return made(**settings)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ImagesMissing(f"its settings do not fit this version ({one_line(error, 120)})") from None
 
 

@@ -29,6 +29,7 @@ from ablation.analyse.values import BASELINE_LOSS
 
 __all__ = ["VERDICTS", "ArmVerdict", "StudyVerdict", "judge", "judged"]
 
+
 @dataclass(frozen=True)
 class StudyVerdict:
     """All that a study's statistics say.
@@ -60,6 +61,7 @@ class StudyVerdict:
     def of(self, arm: str) -> ArmVerdict | None:
         """The verdict on an arm against the baseline; None for the baseline itself."""
         return next((one for one in self.arms if one.arm == arm), None)
+
 
 def judge(
     view: StudyView,
@@ -117,6 +119,7 @@ def judge(
     text = sentence.of_study(view, verdicts, main, refused, terms.margin)
     return replace(verdict, sentence=text)
 
+
 def judged(view: StudyView, verdict: StudyVerdict) -> StudyView:
     """The view with the verdicts in its arms table, so that every table and figure shows one truth.
 
@@ -127,7 +130,11 @@ def judged(view: StudyView, verdict: StudyVerdict) -> StudyView:
     arms = view.arms.copy()
     by_arm = {one.arm: one for one in verdict.arms}
     found = [by_arm.get(str(arm)) for arm in arms["arm"]]
-    for column, name in (("difference_low", "low"), ("difference_high", "high"), ("difference_sd", "seed_sd")):
+    for column, name in (
+        ("difference_low", "low"),
+        ("difference_high", "high"),
+        ("difference_sd", "seed_sd"),
+    ):
         arms[column] = [math.nan if one is None else float(getattr(one, name)) for one in found]
     for name in ("image_se", "df", "p_t", "p_holm", "tost_p", "correlation", "pairing_gain"):
         arms[name] = [math.nan if one is None else float(getattr(one, name)) for one in found]
@@ -135,6 +142,7 @@ def judged(view: StudyView, verdict: StudyVerdict) -> StudyView:
         arms[name] = ["" if one is None else str(getattr(one, name)) for one in found]
     arms["more_seeds"] = pd.array([None if one is None else one.more_seeds for one in found], dtype="Int64")
     return replace(view, arms=arms)
+
 
 def _arms(view: StudyView) -> list[ArmRuns]:
     """Every arm with its runs that count, in the order of the arms table."""
@@ -150,6 +158,7 @@ def _arms(view: StudyView) -> list[ArmRuns]:
             ArmRuns(str(arm["arm"]), str(arm["setting"]), str(arm["loss"]), values, ids, diverged, planned)
         )
     return found
+
 
 def _images(
     view: StudyView, arms: list[ArmRuns], kept: KeptDetections | None, generator: np.random.Generator
@@ -172,6 +181,7 @@ def _images(
         count += len(one.values)
     rows = view.runs[view.runs["counts"] & view.runs["arm"].isin(chosen) & view.runs[view.metric].notna()]
     return image_level(rows, view.metric, kept, generator)
+
 
 def _against_baseline(
     view: StudyView, arms: list[ArmRuns], terms: Terms, images: ImageLevel
@@ -205,16 +215,18 @@ def _against_baseline(
         verdicts.append(decide(replace(one, p_holm=adjusted[one.arm]), about))
     return verdicts
 
+
 def _tuned(view: StudyView) -> tuple[str, ...]:
     """What differs between BCE's arms: 'pos_weight', 'gain'."""
     bce = view.arms[(view.arms["loss"] == BASELINE_LOSS) & (view.arms["n"] > 0)]
-    weights = bce["loss.pos_weight"].fillna(1.0) if "loss.pos_weight" in bce.columns else pd.Series(dtype=float)
+    weights = (
+        bce["loss.pos_weight"].fillna(1.0) if "loss.pos_weight" in bce.columns else pd.Series(dtype=float)
+    )
     found = [("pos_weight", weights), ("gain", bce["gain"])]
     return tuple(name for name, values in found if values.nunique() > 1)
+
 
 def _recommended(main: Headline | None) -> str | None:
     if main is None:
         return None
     return {BETTER: main.focal, WORSE: main.bce, EQUIVALENT: main.bce}.get(main.comparison.verdict)
-
-assert {field.name for field in fields(ArmVerdict)} >= {"verdict", "more_seeds", "note"}

@@ -15,11 +15,9 @@ from ablation.diagnostics.cells import Cells
 from ablation.losses.base import ConfidenceLoss
 
 FRACTIONS: tuple[float, ...] = tuple(
-    [i / 100 for i in range(99)]
-    + [0.99 + i / 1000 for i in range(9)]
-    + [0.999 + i / 10000 for i in range(11)]
+    [i / 100 for i in range(90)] + [round(1 - 10 ** (-k / 10), 9) for k in range(10, 41)] + [1.0]
 )
-"""Where the curve is kept: every percent, and finer at its end, where focusing happens."""
+"""Where the curve is kept: every percent, then ten points for each tenth of what is left, to 1e-4."""
 
 
 def cumulative(losses: NDArray[np.floating]) -> list[float] | None:

@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ablation import config as configuration
 from ablation.errors import AblationError, UsageError, one_line
-from ablation.study import sweeper
+from ablation.study import hydra_guard, sweeper
 from ablation.study.execute import Prepared, announce, execute, prepare, store_of
 from ablation.study.launchers import local, slurm
 from ablation.study.planning import Capacity, capacity_of
@@ -54,6 +54,7 @@ def register_plugins() -> None:
         setattr(Plugins, "is_in_toplevel_plugins_module", staticmethod(accept))  # noqa: B010
     for cls in ours:
         Plugins.instance().register(cls)
+    hydra_guard.install()
     configuration.register()
     sweeper.register()
     local.register()

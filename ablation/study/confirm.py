@@ -86,7 +86,9 @@ def fix_choice(
     stale = sorted(used & set(seeds))
     if stale:
         shown = ", ".join(map(str, stale))
-        raise UsageError(f"seeds: {shown} took part in the choice; give seeds that study {study} has not used")
+        raise UsageError(
+            f"seeds: {shown} took part in the choice; give seeds that study {study} has not used"
+        )
     if len(set(seeds)) != len(seeds) or len(seeds) < 2:
         raise UsageError(f"seeds={','.join(map(str, seeds))}: give at least two different seeds")
     path = choice_file(out, study)
@@ -123,7 +125,10 @@ def arguments(choice: Choice, planned: Sequence[PlannedRun], out: Path, extra: S
             raise AblationError(f"study {choice.study}: its plan has no arm {arm!r}; launch the study again")
     words = [overrides_of(known[arm]) for arm in choice.finalists]
     shared = [word for word in words[0] if word in words[1]]
-    arms = [_arm_text(arm, [w for w in own if w not in shared]) for arm, own in zip(choice.finalists, words)]
+    arms = [
+        _arm_text(arm, [word for word in own if word not in shared])
+        for arm, own in zip(choice.finalists, words, strict=True)
+    ]
     return [
         "-m",
         *shared,

@@ -168,6 +168,7 @@ def execute(
     with exclusive_lock(folder.file(".lock")) as mine:
         if not mine:
             raise AblationError(f"{folder.path}: another process is training this run")
+        remove_temporaries(folder.path)
         mirror = Mirror(store, folder)
         if folder.state in DONE_STATES:
             log.info("%s: %s already, in %s", run.label, folder.state, folder.path)
@@ -175,25 +176,28 @@ def execute(
                 folder.set_state(folder.state, folder.reason)
             mirror.finish(folder.artifacts())
             return folder.state
-        remove_temporaries(folder.path)
         _describe(run)
 
+        interrupts = Interrupts()
+
         def after_epoch(epoch: int, metrics: dict[str, float]) -> None:
-            mirror.push()
+            with interrupts.held():
+                mirror.push()
             if progress is not None:
                 progress(epoch, metrics)
 
-        with Interrupts() as interrupts:
+        with interrupts:
             try:
                 with folder.heartbeat():
                     folder.set_state("RUNNING")
-                    mirror.start()
+                    with interrupts.held():
+                        mirror.start()
                     set_up_torch(config)
                     state = Run(config, run.data, folder, after_epoch).go()
-                interrupts.ending = True
+                interrupts.end()
                 folder.set_state(state)
             except Diverged as error:
-                interrupts.ending = True
+                interrupts.end()
                 log.warning("%s: DIVERGED at %s", run.label, error)
                 folder.set_state("DIVERGED", str(error))
             except KeyboardInterrupt:
@@ -201,12 +205,12 @@ def execute(
                 folder.set_state("KILLED", why() or interrupted)
                 raise
             except NoRoom as error:
-                interrupts.ending = True
+                interrupts.end()
                 with suppress(NoRoom):  # for this too; RUNNING without a process resumes as well
                     folder.set_state("STOPPED", str(error))
                 raise
             except BaseException as error:
-                interrupts.ending = True
+                interrupts.end()
                 folder.set_state("FAILED", one_line(f"{type(error).__name__}: {error}", 300))
                 raise
             finally:

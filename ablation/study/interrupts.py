@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -13,19 +15,16 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 class Interrupts:
     """A context in which SIGTERM ends a run the way Ctrl-C does, by a KeyboardInterrupt.
 
-    The first signal interrupts the training. While the run is `ending` one signal waits, so that the
-    state which is being written is written whole; `raise_late` lets it act. A further signal interrupts
-    even that, for a person who does not want to wait for a server that does not answer.
+    The first signal interrupts the training. Inside `held`, and once `end` has been called, one
+    signal waits: an exception in the middle of a transaction would leave the database locked, and
+    then nothing could be written about the run any more. A further signal interrupts even that, for
+    a person who does not want to wait.
 
     Outside the main thread, where Python has no signals, nothing is changed.
-
-    Attributes:
-        ending: what is left to do is to write what became of the run.
     """
 
     def __init__(self) -> None:
-        self.ending = False
-        self._late = False
+        self._held = self._ending = self._late = False
         self._former: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interrupts:
@@ -37,14 +36,29 @@ class Interrupts:
         for number, handler in self._former.items():
             signal.signal(number, handler)
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """A signal waits until this is over."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+        self.raise_late()
+
+    def end(self) -> None:
+        """What is left to do is to write what became of the run: from now on a signal waits."""
+        self._ending = True
+
     def raise_late(self) -> None:
-        """Act on a signal that came while the run was ending."""
+        """Act on a signal that had to wait."""
         if self._late:
+            self._ending, self._late = True, False
             raise KeyboardInterrupt
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        if self.ending and not self._late:
+        if (self._held or self._ending) and not self._late:
             self._late = True
             return
-        self.ending = True
+        self._ending, self._late = True, False
         raise KeyboardInterrupt

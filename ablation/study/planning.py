@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ablation.config import AnalysisConfig
+from ablation.config_study import AnalysisConfig
 from ablation.errors import StoreError
 from ablation.run_folder import RunFolder
 from ablation.study.costs import Bytes, Cost, Shape, computed_bytes, device_of, earlier, needed_bytes

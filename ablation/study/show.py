@@ -29,13 +29,19 @@ STYLES = {
     "diverged": "magenta",
     "interrupted": "yellow",
     "pruned": "blue",
+    "stopped": "yellow",
     "to do": "dim",
 }
 
 
-def counts_line(counts: Mapping[str, int], total: int) -> Text:
-    """12 of 40 done: 11 finished, 1 diverged; 2 running, 26 to do."""
-    done = counts.get("finished", 0) + counts.get("diverged", 0)
+def counts_line(counts: Mapping[str, int], total: int, done: int | None = None) -> Text:
+    """12 of 40 done: 11 finished, 1 diverged, 2 running, 26 to do.
+
+    Args:
+        done: None: those that finished or diverged.
+    """
+    if done is None:
+        done = counts.get("finished", 0) + counts.get("diverged", 0)
     line = Text(f"{done} of {total} done")
     for position, (name, number) in enumerate((n, k) for n, k in counts.items() if k):
         line.append(": " if position == 0 else ", ")
@@ -50,14 +56,14 @@ def table(runs: Sequence[RunStatus], metric: str, left: str = "left") -> Table:
         left: heading of the column of times.
     """
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    shown.add_column("arm", overflow="ellipsis", no_wrap=True, min_width=12)
+    shown.add_column("arm", min_width=12)  # the one column that rich may narrow
     shown.add_column("seed", justify="right", no_wrap=True)
     shown.add_column("state", no_wrap=True)
     for name in ("epoch", metric, "images/s", left):
         shown.add_column(name, justify="right", no_wrap=True)
     for seeds, run in _rows(runs):
         shown.add_row(
-            Text(run.arm),
+            Text(run.arm, no_wrap=True, overflow="ellipsis"),
             seeds,
             Text(run.standing, STYLES.get(run.standing, "")),
             f"{run.epoch}/{run.epochs}",
@@ -70,11 +76,22 @@ def table(runs: Sequence[RunStatus], metric: str, left: str = "left") -> Table:
 
 def _rows(runs: Sequence[RunStatus]) -> list[tuple[str, RunStatus]]:
     """(seeds, run): the runs of an arm that wait alike share a row."""
-    rows: dict[tuple[object, ...], tuple[list[str], RunStatus]] = {}
+    rows: dict[tuple[object, ...], tuple[list[int], RunStatus]] = {}
     for run in runs:
         alike = (run.arm, run.left_s) if run.standing == "to do" else (run.key,)
-        rows.setdefault(alike, ([], run))[0].append(str(run.seed))
-    return [(", ".join(seeds), run) for seeds, run in rows.values()]
+        rows.setdefault(alike, ([], run))[0].append(run.seed)
+    return [(_spans(seeds), run) for seeds, run in rows.values()]
+
+
+def _spans(seeds: Sequence[int]) -> str:
+    """0-2, 7."""
+    spans: list[list[int]] = []
+    for seed in sorted(seeds):
+        if spans and seed == spans[-1][1] + 1:
+            spans[-1][1] = seed
+        else:
+            spans.append([seed, seed])
+    return ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in spans)
 
 
 def notes(runs: Sequence[RunStatus], limit: int | None = None) -> list[Text]:
@@ -83,13 +100,13 @@ def notes(runs: Sequence[RunStatus], limit: int | None = None) -> list[Text]:
     Args:
         limit: most lines; of more, the last one counts the rest.
     """
-    seeds: dict[tuple[str, str, str], list[str]] = {}
+    seeds: dict[tuple[str, str, str], list[int]] = {}
     for run in runs:
         if run.note:
-            seeds.setdefault((run.arm, run.standing, run.note), []).append(str(run.seed))
+            seeds.setdefault((run.arm, run.standing, run.note), []).append(run.seed)
     lines = []
     for (arm, how, note), numbers in seeds.items():
-        line = Text(f"{arm} seed {', '.join(numbers)}: ")
+        line = Text(f"{arm} seed {_spans(numbers)}: ")
         line.append(how, STYLES.get(how, ""))
         lines.append(line.append(f": {note}"))
     if limit is not None and len(lines) > limit:
@@ -118,7 +135,7 @@ def page(status: StudyStatus, height: int) -> RenderableType:
         "finished": 6,
     }
     reasons = notes(status.runs, limit=max(1, height // 4))
-    room = max(1, height - 6 - len(reasons))
+    room = max(1, height - 7 - len(reasons))
     runs = sorted(status.runs, key=lambda run: order[run.standing])
     parts: list[RenderableType] = [_head(status), table(runs[:room], status.metric), *reasons]
     if len(runs) > room:

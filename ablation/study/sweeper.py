@@ -63,6 +63,8 @@ class StudySweeper(Sweeper):
         first = runs[0].config
         if first.halving.enabled:
             check_rungs(runs)
+            if self.config.hydra.launcher.get("wait") is False:
+                raise UsageError("hydra.launcher.wait=false: halving waits for each rung; set it to true")
         self.store = store_of(first)
         announce(runs, self.store)
         found = {run.key: standing(run.folder) for run in runs}

@@ -76,7 +76,31 @@ def _run(
     image = np.concatenate([image_of, wrong])
     matched = np.concatenate([quality > needed, np.zeros((len(IOUS), len(wrong)), bool)], axis=1)
     order = np.argsort(-score)
-    one = ClassMatches(
-        "thing", truths, image[order], score[order], matched[:, order], np.zeros_like(matched)
-    )
+    one = ClassMatches("thing", truths, image[order], score[order], matched[:, order], np.zeros_like(matched))
     return Matches(tuple(range(1, m + 1)), (one,))
+
+
+def truths_of(share: float, seed: int, arm: str, images: int = 30) -> tuple[dict, list[dict]]:  # type: ignore[type-arg]
+    """COCO files of one run: an object in each image, found in `share` of them, and a false box in some."""
+    from ablation.rng import generator
+
+    random = generator(seed, f"files {arm}")
+    truth = {
+        "images": [{"id": i + 1, "width": 100, "height": 100} for i in range(images)],
+        "annotations": [
+            {"id": i + 1, "image_id": i + 1, "category_id": 1, "bbox": [10, 10, 40, 40],
+             "area": 1600, "iscrowd": 0}
+            for i in range(images)
+        ],
+        "categories": [{"id": 1, "name": "thing"}],
+    }  # fmt: skip
+    results = []
+    for i in range(images):
+        if random.random() < share:
+            shift = random.uniform(0, 8)
+            results.append({"image_id": i + 1, "category_id": 1, "bbox": [10 + shift, 10, 40, 40],
+                            "score": random.uniform(0.3, 1)})  # fmt: skip
+        if random.random() < 0.4:
+            results.append({"image_id": i + 1, "category_id": 1, "bbox": [60, 60, 30, 30],
+                            "score": random.uniform(0, 0.8)})  # fmt: skip
+    return truth, results

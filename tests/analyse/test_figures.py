@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import tempfile
 from pathlib import Path
 
 import matplotlib as mpl
@@ -15,9 +16,12 @@ from ablation.analyse import figures
 from ablation.analyse.figures import _style
 from ablation.errors import AblationError
 from ablation.records import StudyRecord
+from tests.analyse.evidence_files import made_up
 from tests.analyse.synthetic import bce, focal, grid, run, study, with_state
 
+FILES = tempfile.TemporaryDirectory()
 ALL = {figure.name: figure for figure in figures.discover()}
+TABLES = ("alpha_gamma_heatmap", "gamma_curves", "training_curves", "ap_undistorted")
 
 NEW = """
 from matplotlib.figure import Figure as Canvas
@@ -47,10 +51,16 @@ def holed(seeds: int) -> StudyRecord:
     return record
 
 
+def view_of(record: StudyRecord) -> figures.StudyView:
+    """The study with the files that its runs would have left."""
+    folder = Path(tempfile.mkdtemp(dir=FILES.name))
+    return figures.study_view(record, evidence=made_up(record, folder))
+
+
 def texts(name: str, record: StudyRecord) -> str:
     """All words in a figure."""
     with mpl.style.context(["default", _style.STYLE]):
-        canvas = ALL[name].draw(figures.study_view(record))
+        canvas = ALL[name].draw(view_of(record))
     return "\n".join(item.get_text() for item in canvas.findobj(mpl.text.Text))
 
 
@@ -62,7 +72,7 @@ def test_the_three_figures_are_there() -> None:
 def test_captions_say_n_and_what_is_held_fixed(name: str) -> None:
     figure = ALL[name]
     assert "{n}" in figure.caption and "{held}" in figure.caption and figure.title
-    caption = figure.caption_for(figures.study_view(holed(2)))
+    caption = figure.caption_for(view_of(holed(2)))
     assert "n = 1 to 2 seeds per arm" in caption and "Held fixed" in caption and "{" not in caption
 
 
@@ -72,11 +82,11 @@ def test_captions_say_what_is_not_held_fixed() -> None:
     assert "NOT held fixed besides the loss: optim.lr." in ALL["gamma_curves"].caption_for(view)
 
 
-@pytest.mark.parametrize("seeds", [1, 5])
-@pytest.mark.parametrize("name", sorted(ALL))
+# Figures of the runs' files are drawn for one seed in test_evidence_figures.py.
+@pytest.mark.parametrize(("name", "seeds"), [(n, 5) for n in sorted(ALL)] + [(n, 1) for n in TABLES])
 def test_png_and_pdf_hold_a_picture(name: str, seeds: int) -> None:
     record = holed(seeds) if seeds > 1 else grid([0])
-    view = figures.study_view(record)
+    view = view_of(record)
     assert ALL[name].applies(view) is None
     files = figures.render(ALL[name], view)
     picture = imread(io.BytesIO(files["png"]))
@@ -84,13 +94,14 @@ def test_png_and_pdf_hold_a_picture(name: str, seeds: int) -> None:
     # Not one colour, and not mostly ink.
     assert 0.01 < float(np.mean(picture[..., :3].min(axis=2) < 0.95)) < 0.9
     assert files["pdf"].startswith(b"%PDF") and len(files["pdf"]) > 5000
+    assert files["svg"].startswith(b"<?xml") and b"</svg>" in files["svg"]
 
 
 @pytest.mark.parametrize("name", sorted(ALL))
 def test_equal_studies_give_equal_bytes_whatever_the_users_style(name: str) -> None:
-    first = figures.render(ALL[name], figures.study_view(holed(2)))
+    first = figures.render(ALL[name], view_of(holed(2)))
     with mpl.rc_context({"font.size": 20, "axes.facecolor": "red", "savefig.dpi": 30, "lines.linewidth": 9}):
-        second = figures.render(ALL[name], figures.study_view(holed(2)))
+        second = figures.render(ALL[name], view_of(holed(2)))
     assert first == second
 
 

@@ -90,7 +90,9 @@ def test_voc_coco_and_yolo_copies_train_to_the_same_weights_and_ap(tmp_path: Pat
             json.loads(line)["metrics"] for line in folder.file("metrics.jsonl").read_text().splitlines()
         ]
         numbers = [{k: v for k, v in one.items() if not k.startswith("time/")} for one in lines]
-        ended.append((data.fingerprint(), numbers, folder.read_json("detections/val.json"), weights))
+        ended.append(
+            (data.fingerprint(), numbers, json.loads(folder.file("detections/val.json").read_text()), weights)
+        )
         assert run_key(config, data.fingerprint())
     (print_voc, metrics_voc, detections_voc, weights_voc), *others = ended
     assert len(metrics_voc) == 3 and len(detections_voc) > 0 and metrics_voc[-1]["val/AP"] >= 0

@@ -7,7 +7,6 @@ in which the process reaches them, so a place found in one run is the same place
 
 from __future__ import annotations
 
-import builtins
 import errno
 import functools
 import json
@@ -65,8 +64,10 @@ class _Places:
         else:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def around(self, name: str, call: Callable[..., Any], of: Callable[..., str | None]) -> Callable[..., Any]:
-        """`call`, with a place before and one after it; `of` names the file, None where it is none of ours."""
+    def around(
+        self, name: str, call: Callable[..., Any], of: Callable[..., str | None]
+    ) -> Callable[..., Any]:
+        """`call`, with a place before and one after it; `of` names the file, or None: none of ours."""
 
         @functools.wraps(call)
         def watched(*args: Any, **kwargs: Any) -> Any:
@@ -122,7 +123,7 @@ def _ours(path: Any) -> str | None:
 
 
 def _of_descriptor(descriptor: Any) -> str | None:
-    return _ours(os.readlink(f"/proc/self/fd/{descriptor}"))
+    return _ours(Path(f"/proc/self/fd/{descriptor}").readlink())
 
 
 def _watch_files(places: _Places) -> None:
@@ -205,8 +206,7 @@ def command(folder: str, arguments: list[str], fault: Fault, log: str) -> None:
         main()
     finally:
         if fault.record:
-            with builtins.open(fault.record, "w") as file:
-                json.dump(places.labels, file)
+            Path(fault.record).write_text(json.dumps(places.labels))
 
 
 def new_store(folder: str, study: str) -> None:

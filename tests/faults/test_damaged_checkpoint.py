@@ -18,7 +18,12 @@ from ablation.checkpoint import checkpoints
     "trials", [pytest.param(2, id="short"), pytest.param(50, id="full", marks=pytest.mark.fault)]
 )
 def test_newest_checkpoint_truncated_or_a_bit_flipped(
-    forks: Forks, reference: Reference, empty_store: Path, tmp_path: Path, trials: int, record_property: object
+    forks: Forks,
+    reference: Reference,
+    empty_store: Path,
+    tmp_path: Path,
+    trials: int,
+    record_property: object,
 ) -> None:
     """It is named, the one before is used, and the run ends as if it had not been damaged."""
     row = Row("newest checkpoint truncated or a bit flipped", record_property)
@@ -50,7 +55,9 @@ def test_newest_checkpoint_truncated_or_a_bit_flipped(
     row.end(trials)
 
 
-def test_all_checkpoints_damaged(forks: Forks, reference: Reference, empty_store: Path, tmp_path: Path) -> None:
+def test_all_checkpoints_damaged(
+    forks: Forks, reference: Reference, empty_store: Path, tmp_path: Path
+) -> None:
     """Then it starts from the beginning, and says so."""
     folder = with_store(tmp_path / "run", empty_store)
     code, text = forks.run(folder, ["train", *RUN, "train.stop_after=2"])

@@ -73,7 +73,12 @@ SIZES = pytest.mark.parametrize(
 
 @SIZES
 def test_disk_full_at_a_checkpoint(
-    forks: Forks, reference: Reference, empty_store: Path, tmp_path: Path, trials: int, record_property: object
+    forks: Forks,
+    reference: Reference,
+    empty_store: Path,
+    tmp_path: Path,
+    trials: int,
+    record_property: object,
 ) -> None:
     """The run stops with one line that says so; the checkpoints before still load; with room it goes on."""
     row, generator = Row("disk full at a checkpoint", record_property), random("disk full at a checkpoint")
@@ -102,7 +107,12 @@ def test_disk_full_at_a_checkpoint(
 
 @SIZES
 def test_disk_full_at_the_store(
-    forks: Forks, reference: Reference, empty_store: Path, tmp_path: Path, trials: int, record_property: object
+    forks: Forks,
+    reference: Reference,
+    empty_store: Path,
+    tmp_path: Path,
+    trials: int,
+    record_property: object,
 ) -> None:
     """Training is not touched; what the database misses is there after a sync, once."""
     row, generator = Row("disk full at the store", record_property), random("disk full at the store")
@@ -130,7 +140,12 @@ def test_disk_full_at_the_store(
 
 @SIZES
 def test_disk_full_at_an_artifact(
-    forks: Forks, reference: Reference, empty_store: Path, tmp_path: Path, trials: int, record_property: object
+    forks: Forks,
+    reference: Reference,
+    empty_store: Path,
+    tmp_path: Path,
+    trials: int,
+    record_property: object,
 ) -> None:
     """Training is not touched; the artifacts are whole after a sync."""
     row, generator = Row("disk full at an artifact", record_property), random("disk full at an artifact")

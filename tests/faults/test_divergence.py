@@ -20,7 +20,12 @@ from ablation.track import Store, load_study
     "trials", [pytest.param(2, id="short"), pytest.param(20, id="full", marks=pytest.mark.fault)]
 )
 def test_nan_at_step_k(
-    forks: Forks, reference: Reference, empty_store: Path, tmp_path: Path, trials: int, record_property: object
+    forks: Forks,
+    reference: Reference,
+    empty_store: Path,
+    tmp_path: Path,
+    trials: int,
+    record_property: object,
 ) -> None:
     """Noticed within the step, kept as DIVERGED with the epochs before it, and counted in every table."""
     row, generator = Row("NaN at step k", record_property), random("NaN")

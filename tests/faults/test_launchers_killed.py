@@ -46,7 +46,7 @@ ORPHANS_S = 60.0
 
 
 class Launcher:
-    """`ablation train -m` in a process; `forked` starts cheaply, else it is the command as a person gives it."""
+    """`ablation train -m` in a process; `forked` starts cheaply, else it is the command of a person."""
 
     def __init__(self, forks: Forks, folder: Path, forked: bool) -> None:
         self.folder, self._log = folder, folder.parent / f"{folder.name}-{time.monotonic_ns()}.log"
@@ -147,7 +147,9 @@ def goes_on(forks: Forks, folder: Path, reference: Reference, forked: bool) -> N
     for run, stamp in done.items():
         assert (run / "metrics.jsonl").stat().st_mtime_ns == stamp, "a finished run was trained again"
     for run, times in kept.items():
-        assert [line["time_ms"] for line in lines(run)][: len(times)] == times, "a kept epoch was trained again"
+        assert [line["time_ms"] for line in lines(run)][: len(times)] == times, (
+            "a kept epoch was trained again"
+        )
     holds_for_the_study(folder, reference)
     nobody_is_left(folder)
 
@@ -182,7 +184,12 @@ def test_kill_9_of_the_launcher(
     "trials", [pytest.param(1, id="short"), pytest.param(20, id="full", marks=pytest.mark.fault)]
 )
 def test_two_launchers_for_one_study(
-    forks: Forks, reference: Reference, empty_store: Path, tmp_path: Path, trials: int, record_property: object
+    forks: Forks,
+    reference: Reference,
+    empty_store: Path,
+    tmp_path: Path,
+    trials: int,
+    record_property: object,
 ) -> None:
     """Started at about the same moment, they share the runs: each is trained once, and neither fails."""
     row, generator = Row("two launchers, one study", record_property), random("two launchers")

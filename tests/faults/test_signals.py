@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from fault_helpers import (
     Forks,
     Reference,
     Row,
+    ended,
     holds_in_mlflow,
     logged,
     random,
@@ -28,18 +31,35 @@ from ablation.run_folder import RunFolder
     "trials", [pytest.param(2, id="short"), pytest.param(20, id="full", marks=pytest.mark.fault)]
 )
 def test_sigterm_and_ctrl_c(
-    forks: Forks, reference: Reference, empty_store: Path, tmp_path: Path, trials: int, record_property: object
+    forks: Forks,
+    reference: Reference,
+    empty_store: Path,
+    tmp_path: Path,
+    trials: int,
+    record_property: object,
 ) -> None:
-    """Half of the trials get SIGTERM and half Ctrl-C, at places from where the run is called RUNNING."""
+    """Half of the trials get SIGTERM and half Ctrl-C; half at places, half at moments, of a RUNNING run."""
     row, generator = Row("SIGTERM, Ctrl-C of a run", record_property), random("signals")
     running = reference.places.index("state.json: after rename") + 1
     last = len(reference.places) - reference.places[::-1].index("DONE: before rename")
     places = generator.choice(range(running, last), trials, replace=False)
     for number, place in enumerate(int(n) for n in places):
-        sent = (signal.SIGTERM, signal.SIGINT)[number % 2]
-        with row.trial(f"{sent.name} at {reference.places[place - 1]!r}"):
+        sent = (signal.SIGTERM, signal.SIGINT)[number // 2 % 2]
+        moment = None if number % 2 else generator.uniform(0, 0.6 * reference.seconds)
+        what = reference.places[place - 1] if moment is None else f"{moment:.3f} s after it began"
+        with row.trial(f"{sent.name} at {what}"):
             folder = with_store(tmp_path / str(number), empty_store)
-            code, text = forks.run(folder, ["train", *RUN], Fault(at=place, signal=sent))
+            fault = Fault(
+                at=place if moment is None else 0, signal=sent, epoch_s=0.0 if moment is None else 0.5
+            )
+            process, log = forks.start(folder, ["train", *RUN], fault), tmp_path / f"{number}.log"
+            if moment is not None:
+                state = "runs/*/*/*/state.json"
+                while not list(folder.glob(state)) and process.is_alive():
+                    time.sleep(0.002)
+                time.sleep(moment)
+                os.kill(process.pid, sent)
+            code, text = ended(process), log.read_text()
             assert code == 130, f"exit code {code}\n{text[-1500:]}"
             assert "interrupted; launch the same command again" in text, text[-1500:]
             kept = reference.holds_after_a_fault(folder)

@@ -31,7 +31,8 @@ def test_a_new_store_opened_by_8_processes(
             folder = tmp_path / str(number)
             folder.mkdir()
             opening = [
-                forks.call(fault_child.new_store, str(folder), "shared") for _ in range(8 if trials > 1 else 3)
+                forks.call(fault_child.new_store, str(folder), "shared")
+                for _ in range(8 if trials > 1 else 3)
             ]
             assert [ended(process) for process in opening] == [0] * len(opening)
             assert studies(Store.of(f"sqlite:///{folder}/mlflow.db", None)) == ["shared"]

@@ -93,9 +93,7 @@ def test_a_server_that_is_never_there(
 
 
 @pytest.mark.fault
-def test_tracking_down(
-    forks: Forks, empty_store: Path, tmp_path: Path, record_property: object
-) -> None:
+def test_tracking_down(forks: Forks, empty_store: Path, tmp_path: Path, record_property: object) -> None:
     """Training goes on; after `ablation sync` no point is lost or doubled."""
     rows = {True: Row("tracking down for good", record_property),
             False: Row("tracking down 10 s", record_property)}  # fmt: skip

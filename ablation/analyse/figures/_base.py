@@ -1,4 +1,4 @@
-"""What a figure is, how figures are found, and how one becomes a PNG and a PDF."""
+"""What a figure is, how figures are found, and how one becomes a PNG, a PDF and an SVG."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import matplotlib.style
 import pandas as pd
 
 from ablation.analyse import completeness, table
+from ablation.analyse.evidence import Evidence
 from ablation.analyse.figures import _style
 from ablation.errors import AblationError
 from ablation.records import StudyRecord
@@ -32,6 +33,7 @@ class StudyView:
         baseline: the arm of plain BCE, or None.
         not_held: settings other than loss and seed that differ between finished runs.
         partial: what an incomplete study says on every figure; empty for a complete one.
+        evidence: the files that the runs left; None: only what the tables hold.
     """
 
     study: StudyRecord
@@ -42,6 +44,7 @@ class StudyView:
     baseline: str | None
     not_held: tuple[str, ...]
     partial: str = ""
+    evidence: Evidence | None = None
 
     @property
     def percent(self) -> str:
@@ -71,7 +74,9 @@ class StudyView:
         )
 
 
-def study_view(study: StudyRecord, metric: str = "val/AP", level: float = 0.95) -> StudyView:
+def study_view(
+    study: StudyRecord, metric: str = "val/AP", level: float = 0.95, evidence: Evidence | None = None
+) -> StudyView:
     """The tables of a study, made once for all figures."""
     runs = table.runs_table(study)
     return StudyView(
@@ -83,6 +88,7 @@ def study_view(study: StudyRecord, metric: str = "val/AP", level: float = 0.95) 
         baseline=table.baseline_arm(runs),
         not_held=tuple(table.not_held_fixed(study)),
         partial=completeness.stamp(runs, metric),
+        evidence=evidence,
     )
 
 
@@ -146,18 +152,31 @@ def discover(package: str = "ablation.analyse.figures") -> list[Figure]:
 METADATA: dict[str, dict[str, str | None]] = {
     "png": {"Software": None},
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    "svg": {"Date": None, "Creator": None},
 }
 
 
-def render(
-    figure: Figure, view: StudyView, formats: tuple[Literal["png", "pdf"], ...] = ("png", "pdf")
-) -> dict[str, bytes]:
+Format = Literal["png", "pdf", "svg"]
+FORMATS: tuple[Format, ...] = ("png", "pdf", "svg")
+
+
+def render(figure: Figure, view: StudyView, formats: tuple[Format, ...] = FORMATS) -> dict[str, bytes]:
     """The figure as bytes per format. Equal studies give equal bytes, whatever the user's matplotlibrc."""
     with mpl.style.context(["default", _style.STYLE]):
         drawn = figure.draw(view)
-        files: dict[str, bytes] = {}
-        for kind in formats:
-            buffer = io.BytesIO()
-            drawn.savefig(buffer, format=kind, dpi=_style.DPI, metadata=METADATA[kind])
-            files[kind] = buffer.getvalue()
+        if view.partial and not drawn.get_suptitle():
+            # Captions get lost when a picture is copied; that runs are missing must not.
+            drawn.suptitle(view.partial, fontsize=6.5, color=_style.WORSE, x=0.01, ha="left")
+        return save(drawn, formats)
+
+
+def save(drawn: mpl.figure.Figure, formats: tuple[Format, ...] = FORMATS) -> dict[str, bytes]:
+    """A drawn canvas as bytes per format; call it within _style.STYLE."""
+    files: dict[str, bytes] = {}
+    for kind in formats:
+        buffer = io.BytesIO()
+        drawn.savefig(buffer, format=kind, dpi=_style.DPI, metadata=METADATA[kind])
+        files[kind] = buffer.getvalue()
+        # Laid out once: that is most of the time, and every format should look the same.
+        drawn.set_layout_engine("none")
     return files

@@ -73,8 +73,8 @@ def shown_arms(view: StudyView, files: Sequence[str] = (), most: int = MOST) -> 
         if all(view.evidence is not None and view.evidence.has(name, run_id) for name in files):
             runs.setdefault(str(arm), []).append((int(seed), str(run_id)))
     arms = view.arms[view.arms["arm"].isin(list(runs))]
-    chosen = _chosen([(str(a), str(b), float(c)) for a, b, c in
-                      zip(arms["arm"], arms["loss"], arms["mean"], strict=True)], view.baseline, most)  # fmt: skip
+    columns = zip(arms["arm"], arms["loss"], arms["mean"], strict=True)
+    chosen = _chosen([(str(arm), str(loss), float(mean)) for arm, loss, mean in columns], view.baseline, most)
     shown: list[Shown] = []
     for arm, setting, planned in zip(arms["arm"], arms["setting"], arms["n_planned"], strict=True):
         if arm not in chosen:
@@ -156,7 +156,7 @@ class DiagnosticFigure(EvidenceFigure):
 class DetectionFigure(EvidenceFigure):
     """A figure of the runs' detections on the validation images, matched at IoU .5."""
 
-    files = (DETECTIONS, GROUND_TRUTH)
+    files: ClassVar[tuple[str, ...]] = (DETECTIONS, GROUND_TRUTH)
 
     def matches(self, view: StudyView, shown: Shown) -> list[Matches]:
         """Of each run of the arm."""
@@ -178,18 +178,25 @@ def curve(ax: Axes, shown: Shown, x: Floats, curves: Sequence[Floats], **options
         for values in curves:
             ax.plot(x, values, color=shown.shade, linewidth=0.5, alpha=0.4, linestyle=shown.style, **options)
     if len(curves):
-        mean = np.nanmean(np.stack(list(curves)), axis=0) if len(curves) > 1 else curves[0]
-        ax.plot(x, mean, color=shown.shade, linewidth=width, linestyle=shown.style, **options)
+        ax.plot(
+            x,
+            np.mean(np.stack(list(curves)), axis=0),
+            color=shown.shade,
+            linewidth=width,
+            linestyle=shown.style,
+            **options,
+        )
 
 
 def legend(canvas: Canvas, arms: Sequence[Shown], columns: int = 2) -> None:
     """One legend for all panels, below them."""
     from matplotlib.lines import Line2D
 
-    handles = [
-        Line2D([], [], color=arm.shade, linestyle=arm.style, linewidth=2.0 if arm.shade == BASELINE else 1.4)
-        for arm in arms
-    ]
+    handles = []
+    for arm in arms:
+        line = Line2D([], [], color=arm.shade, linewidth=2.0 if arm.shade == BASELINE else 1.4)
+        line.set_linestyle(arm.style)  # type: ignore[arg-type]
+        handles.append(line)
     texts = [arm.legend for arm in arms]
     canvas.legend(handles, texts, loc="outside lower center", ncols=columns, handlelength=2.2)
 
@@ -205,6 +212,12 @@ def middles(edges: Sequence[float]) -> Floats:
     """The middle of each bin."""
     values = np.asarray(edges, np.float64)
     return (values[1:] + values[:-1]) / 2
+
+
+def coarser(values: Floats, factor: int) -> Floats:
+    """Sums of `factor` neighbouring bins each; their number must be a multiple of it."""
+    sums: Floats = values.reshape(-1, factor).sum(1)
+    return sums
 
 
 def shares(counts: Sequence[float]) -> Floats:

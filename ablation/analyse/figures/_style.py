@@ -34,6 +34,7 @@ STYLE = {
     "grid.linewidth": 0.4,
     "grid.color": "#DDDDDD",
     "pdf.fonttype": 42,
+    "svg.hashsalt": "ablation",
     "path.simplify": False,
 }
 

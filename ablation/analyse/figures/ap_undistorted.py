@@ -29,7 +29,7 @@ class ApUndistorted(Figure):
         return None
 
     def draw(self, view: StudyView) -> Canvas:
-        runs = view.runs[view.runs["counts"] & view.runs.get(UNDONE, np.nan).notna()]
+        runs = view.runs[view.runs["counts"] & view.runs[UNDONE].notna()]
         arms = view.arms[view.arms["arm"].isin(set(runs["arm"]))]
         canvas = Canvas(figsize=(WIDTH_IN, 0.8 + 0.26 * len(arms)), layout="constrained")
         ax = canvas.add_subplot()

@@ -46,8 +46,7 @@ class FalsePositives(DetectionFigure):
         for column in range(1, len(RECALLS)):
             ax.axvline(column - 0.5, color=MUTED, linewidth=0.3)
         ax.set_yscale("symlog", linthresh=0.1)
-        low, high = ax.get_ylim()
-        ax.set_ylim(0, max(high, 1.0) * 3)
+        ax.set_ylim(0, max(ax.get_ylim()[1], 1.0) * 3)
         ax.set(xlim=(-0.5, len(RECALLS) - 0.5), ylabel="false positives per image", xlabel="recall")
         ax.set_xticks(range(len(RECALLS)), [f"{recall:g}" for recall in RECALLS])
         ax.yaxis.set_major_formatter("{x:g}")

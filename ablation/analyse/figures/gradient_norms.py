@@ -9,6 +9,7 @@ from ablation.analyse.evidence import number
 from ablation.analyse.figures._base import StudyView
 from ablation.analyse.figures._evidence import (
     DiagnosticFigure,
+    coarser,
     curve,
     legend,
     middles,
@@ -16,6 +17,9 @@ from ablation.analyse.figures._evidence import (
     shares,
 )
 from ablation.analyse.figures._style import WIDTH_IN
+
+COARSER = 4
+"""Bins of the files that are drawn as one: half a decade, and one unit of the logit."""
 
 
 class GradientNorms(DiagnosticFigure):
@@ -37,15 +41,15 @@ class GradientNorms(DiagnosticFigure):
         left, middle, right = canvas.subplots(1, 3)
         for arm in arms:
             records = self.records(view, arm)
-            sizes = 10 ** middles(records[0]["log10_edges"])
+            sizes = 10 ** middles(records[0]["log10_edges"][::COARSER])
             counts = [np.add(r["positives"]["norms"], r["negatives"]["norms"]) for r in records]
-            cells = [np.where(values > 0, shares(values), np.nan) for values in counts]
-            curve(left, arm, sizes, cells)
-            wrong = middles(records[0]["logit_edges"])
+            curve(left, arm, sizes, [coarser(shares(values), COARSER) for values in counts])
+            wrong = middles(records[0]["logit_edges"][::COARSER])
             for ax, part in ((middle, "positives"), (right, "negatives")):
                 sums = [[number(value) for value in record[part]["gradient"]] for record in records]
-                curve(ax, arm, wrong, [shares(values) for values in sums])
+                curve(ax, arm, wrong, [coarser(shares(values), COARSER) for values in sums])
         left.set(xscale="log", yscale="log", xlabel="|dL/dz| of a cell", ylabel="share of cells per bin")
+        left.set_ylim(1e-4, 1)
         left.set_title("all cells", loc="left")
         for ax, part in ((middle, "positives"), (right, "negatives")):
             ax.set_title(part, loc="left")

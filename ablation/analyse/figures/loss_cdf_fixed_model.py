@@ -21,9 +21,9 @@ class LossCdfFixedModel(DiagnosticFigure):
     caption = (
         "As figure 4 of the RetinaNet paper (arXiv 1708.02002): the models are fixed (the baseline's, one "
         "per seed; without a baseline those of the first arm, named above the figure), only the loss that "
-        "their cells are given changes; {n}. gamma = 0 is binary cross-entropy. Positives hardly react to "
-        "gamma, negatives strongly: with large gamma nearly all of their loss lies in the hardest. "
-        "Thick lines are means over seeds. {held}"
+        "their cells are given changes; {n}. gamma = 0 is binary cross-entropy. The further a curve lies "
+        "towards the lower right, the more the easy cells are ignored; in the paper positives hardly react "
+        "to gamma and negatives strongly. Thick lines are means over seeds. {held}"
     )
 
     def arms(self, view: StudyView) -> list[Shown]:

@@ -42,8 +42,10 @@ class ObjectnessHistograms(DiagnosticFigure):
             ax.set_title(arm.title.replace("\n", ", "), fontsize=7)
             ax.set_xlim(-11, 8)
             probability_axis(ax)
-        for ax in grid[len(arms) :]:
-            ax.set_visible(False)
+        for index, ax in enumerate(grid):
+            ax.set_visible(index < len(arms))
+            # Where the panel below is empty, its axis is this one's.
+            ax.tick_params(labelbottom=index + columns >= len(arms))
         grid[0].set_ylim(bottom=0)
         grid[0].legend(loc="upper right")
         canvas.supxlabel("objectness (dotted: median)", fontsize=8)

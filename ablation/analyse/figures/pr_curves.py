@@ -44,9 +44,9 @@ class PrCurves(DetectionFigure):
             ax.set_title(title, loc="left", parse_math=False)
             ax.set(xlim=(0, 1), ylim=(0, 1.02))
             ax.grid()
+            ax.set_xlabel("recall")
         for ax in grid[len(panels) :]:
             ax.set_visible(False)
-        canvas.supxlabel("recall", fontsize=8)
         canvas.supylabel("precision", fontsize=8)
         legend(canvas, arms, columns=2 if columns > 1 else 1)
         return canvas

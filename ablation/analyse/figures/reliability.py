@@ -8,7 +8,6 @@ from matplotlib.figure import Figure as Canvas
 from numpy.typing import NDArray
 
 from ablation.analyse.calibration import Inversion, calibration_error, reliability, undistorted_scores
-from ablation.analyse.evidence import DETECTIONS, GROUND_TRUTH
 from ablation.analyse.figures._base import StudyView
 from ablation.analyse.figures._evidence import DetectionFigure, Floats, Shown, evidence_of
 from ablation.analyse.figures._style import MUTED, WIDTH_IN, number
@@ -24,7 +23,7 @@ Scored = list[tuple[Floats, NDArray[np.bool_]]]
 class Reliability(DetectionFigure):
     name = "reliability"
     title = "Reliability of the scores, as they are and with the loss's distortion undone"
-    files = (DETECTIONS, GROUND_TRUTH, INVERSION)
+    files = (*DetectionFigure.files, INVERSION)
     caption = (
         "Detections of all seeds of an arm ({n}) in ten bins of equal width: mean score against the share "
         "that is right (matches an object at IoU .5; duplicates are wrong). On the diagonal a score is a "
@@ -39,11 +38,11 @@ class Reliability(DetectionFigure):
         arms = self.arms(view)
         columns = min(3, len(arms))
         rows = -(-len(arms) // columns)
-        canvas = Canvas(figsize=(WIDTH_IN, 0.3 + 2.2 * rows), layout="constrained")
+        canvas = Canvas(figsize=(WIDTH_IN, 0.3 + 2.45 * rows), layout="constrained")
         grid = canvas.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
         for ax, arm in zip(grid, arms, strict=False):
             ax.plot([0, 1], [0, 1], color=MUTED, linewidth=0.7, linestyle=":")
-            lines = ["D-ECE width / mass"]
+            lines = [arm.title.replace("\n", ", ")]
             for name, scored, shade, mark in zip(
                 ("score", "undone"), self._scored(view, arm), (RAW, UNDONE), ("o", "s"), strict=True
             ):
@@ -52,12 +51,13 @@ class Reliability(DetectionFigure):
                     np.mean([calibration_error(reliability(*one, scheme=scheme)) for one in scored])
                     for scheme in ("width", "mass")
                 ]
-                lines.append(f"{name}: {number(float(errors[0]))} / {number(float(errors[1]))}")
-            ax.text(0.97, 0.03, "\n".join(lines), transform=ax.transAxes, ha="right", va="bottom", fontsize=6)
-            ax.set_title(arm.title.replace("\n", ", "), fontsize=7)
+                lines.append(f"D-ECE {name}: {number(float(errors[0]))} / {number(float(errors[1]))}")
+            ax.set_title("\n".join(lines), fontsize=6.5)
             ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
-        for ax in grid[len(arms) :]:
-            ax.set_visible(False)
+        for index, ax in enumerate(grid):
+            ax.set_visible(index < len(arms))
+            # Where the panel below is empty, its axis is this one's.
+            ax.tick_params(labelbottom=index + columns >= len(arms))
         grid[0].legend(loc="upper left", handlelength=1.4)
         canvas.supxlabel("mean score of the bin", fontsize=8)
         canvas.supylabel("share of the bin that is right", fontsize=8)
@@ -78,8 +78,8 @@ class Reliability(DetectionFigure):
 def _points(ax: Axes, scored: Scored, shade: str, mark: str, name: str) -> None:
     scores, right = (np.concatenate(column) for column in zip(*scored, strict=True))
     table = reliability(scores, right)
-    ax.plot(table["score"], table["precision"], color=shade, linewidth=1.0, label=name)
     few = (table["n"] < FEW).to_numpy()
+    ax.plot(table["score"][~few], table["precision"][~few], color=shade, linewidth=1.0, label=name)
     for rows, face in ((~few, shade), (few, "white")):
         ax.plot(table["score"][rows], table["precision"][rows], linestyle="none", marker=mark,
                 markersize=3.5, markerfacecolor=face, markeredgecolor=shade, markeredgewidth=0.8)  # fmt: skip

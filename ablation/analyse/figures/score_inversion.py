@@ -21,8 +21,8 @@ class ScoreInversion(DiagnosticFigure):
     caption = (
         "The objectness that minimises each arm's loss where an object is truly there with the probability "
         "on the vertical axis, left in plain and right in logit scale; from the loss alone, not from data, "
-        "so seeds ({n}) agree. BCE lies on the diagonal: its score is a probability. Focal loss says .11 for a "
-        "true .01 and .79 for .99 at alpha .25, gamma 2: every threshold tuned for BCE is wrong for it. "
+        "so seeds ({n}) agree. BCE lies on the diagonal: its score is a probability. Focal loss says .11 for "
+        "a true .01 and .79 for .99 at alpha .25, gamma 2: every threshold tuned for BCE is wrong for it. "
         "Losses that look at the box are taken at an IoU of 1. {held}"
     )
 

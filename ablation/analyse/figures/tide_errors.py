@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from matplotlib.figure import Figure as Canvas
 
@@ -52,7 +54,8 @@ class TideErrors(DetectionFigure):
 
     def _errors(self, view: StudyView, arm: Shown) -> list[tuple[Errors, int]]:
         """The errors of each run, and its number of images."""
-        return [
-            (evidence_of(view).made("tide", run_id, lambda own=matches: errors(own)), matches.images)
-            for (_, run_id), matches in zip(arm.runs, self.matches(view, arm), strict=True)
-        ]
+        found = []
+        for (_, run_id), matches in zip(arm.runs, self.matches(view, arm), strict=True):
+            made = evidence_of(view).made("tide", run_id, partial(errors, matches))
+            found.append((made, matches.images))
+        return found

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,4 +97,8 @@ def _say(level: int, text: str) -> None:
 
 def make_observer(jobs: Sequence[JobInfo]) -> Observer:
     """The observer of a launch. Launchers look this name up when they start: it may be replaced."""
+    if sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb":
+        from ablation.study.live import LiveTable  # which builds on this file
+
+        return LiveTable(jobs)
     return PlainObserver(jobs)

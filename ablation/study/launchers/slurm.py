@@ -50,7 +50,8 @@ class SlurmLauncherConf:
         gpus: GPUs, 0 or 1.
         cpus: cores, which are also the threads of torch.
         max_parallel: jobs of this study that run at a time.
-        notice_s: how long before the time limit a job is told to stop and to go back to the queue.
+        notice_s: how long before the time limit a job is told to stop and to go back to the queue;
+            Slurm may tell it up to a minute earlier.
         max_requeues: how often it may.
         wait: follow the jobs to their end; false: submit and leave.
         poll_s: seconds between two looks at the queue while waiting.
@@ -99,6 +100,8 @@ class SlurmLauncher(Launcher):
             require(conf.gpus in (0, 1), "gpus", conf.gpus, "0 or 1: a run uses one")
             for name in ("cpus", "max_parallel", "notice_s"):
                 require(getattr(conf, name) >= 1, name, getattr(conf, name), ">= 1")
+            require(conf.time_h * 3600 >= conf.notice_s + 60, "time_h", conf.time_h,
+                    f"at least a minute more than notice_s ({conf.notice_s} s)")  # fmt: skip
             require(conf.max_requeues >= 0, "max_requeues", conf.max_requeues, ">= 0")
             require(conf.poll_s > 0, "poll_s", conf.poll_s, "> 0")
         except ValueError as error:
