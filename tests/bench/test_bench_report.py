@@ -81,7 +81,8 @@ def test_a_thousand_runs(tmp_path: Path) -> None:
     assert len(table) == ARMS * SEEDS and table["counts"].all()
     assert all(len(run.history) == 4 * EPOCHS for run in study.runs)
     print(
-        f"\n{len(table)} runs x {EPOCHS} epochs: read in {loaded - start:.1f} s, table in {done - loaded:.1f} s"
+        f"\n{len(table)} runs x {EPOCHS} epochs: "
+        f"read in {loaded - start:.1f} s, table in {done - loaded:.1f} s"
     )
     begin = time.perf_counter()
     ablation(tmp_path, "report", "study=s")
