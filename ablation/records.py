@@ -11,8 +11,8 @@ STATES = ("FINISHED", "DIVERGED", "FAILED", "KILLED", "RUNNING", "STOPPED", "PRU
 """What became of a run. Only FINISHED runs are data.
 
 STOPPED: interrupted, and can be resumed. PRUNED: ended early by successive halving, because its arm
-stood low; resumable, but a study with pruned arms gets no verdict. SUPERSEDED: the plan now has another configuration for its
-arm and seed.
+stood low; resumable, but a study with pruned arms gets no verdict. SUPERSEDED: the plan now has
+another configuration for its arm and seed.
 """
 
 
