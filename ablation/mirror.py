@@ -264,5 +264,5 @@ class Courier:
                 self._orders.append(self._orders.pop(0))
                 self._changed.wait_for(lambda: self._closing, pause)
                 if self._closing:  # the patience of the end is short: try often
-                    self._changed.wait(0.5)
+                    self._changed.wait(min(pause, 0.5))
             pause = min(2 * pause, _LONGEST_PAUSE_S)

@@ -273,7 +273,7 @@ def test_a_sweep_file_cannot_make_hydra_call_something(tmp_path: Path) -> None:
     for name, node in nodes.items():
         with pytest.raises(UsageError, match=r"^hydra\.\S+: found .*may not name code"):
             refuse_foreign_code(node)
-        if name in ("callback", "logging"):
+        if name == "callback":
             (tmp_path / "sweeps").mkdir(exist_ok=True)
             head = f"# @package _global_\nstudy: {name}\narms: [{{loss: bce}}]\n"
             (tmp_path / "sweeps" / f"{name}.yaml").write_text(head + yaml.safe_dump({"hydra": node}))

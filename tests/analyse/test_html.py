@@ -77,9 +77,12 @@ def left_by(record: StudyRecord, folder: Path, score: dict[str, float]) -> Evide
         return [{**item, "score": score[of.arm]} for item in right] + wrong
 
     def fetch(run_id: str, name: str) -> Path | None:
-        made = {"run.json": lambda: about, "detections/ground_truth.json": lambda: content,
-                "detections/val.json": lambda: found(runs[run_id]),
-                "faults.json": lambda: [{"file": "a.xml", "what": HOSTILE, "action": "box left out"}]}  # fmt: skip
+        made = {
+            "run.json": lambda: about,
+            "detections/ground_truth.json": lambda: content,
+            "detections/val.json": lambda: found(runs[run_id]),
+            "faults.json": lambda: [{"file": "a.xml", "what": HOSTILE, "action": "box left out"}],
+        }
         if name not in made:
             return None
         path = folder / run_id / name

@@ -39,6 +39,7 @@ class Fault:
         nan_at_step: the training step, from 1, whose loss is not finite.
         only_gradient: that step's loss stays finite, only its gradient does not.
         epoch_s: every epoch takes this much longer.
+        patience_s: how long the end of the run waits for a server; None: as long as the program does.
     """
 
     at: int = 0
@@ -48,6 +49,7 @@ class Fault:
     nan_at_step: int = 0
     only_gradient: bool = False
     epoch_s: float = 0.0
+    patience_s: float | None = None
 
 
 class _Places:
@@ -153,8 +155,10 @@ def _watch_mlflow(places: _Places) -> None:
 
 
 def _change_training(fault: Fault) -> None:
-    from ablation import checkpoint, train
+    from ablation import checkpoint, mirror, train
 
+    if fault.patience_s is not None:
+        mirror.PATIENCE_S = fault.patience_s
     if fault.keep:
         checkpoint.KEEP = fault.keep
     if fault.epoch_s:

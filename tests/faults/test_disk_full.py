@@ -138,7 +138,8 @@ def test_disk_full_at_the_store(
     row.end(trials)
 
 
-@SIZES
+@pytest.mark.fault
+@pytest.mark.parametrize("trials", [10])
 def test_disk_full_at_an_artifact(
     forks: Forks,
     reference: Reference,

@@ -82,7 +82,8 @@ def test_a_server_that_is_never_there(
 ) -> None:
     """The run is the one that it would have been; a sync into another store has every point once."""
     folder = with_store(tmp_path / "run", empty_store)
-    code, text = forks.run(folder, ["train", *RUN, f"tracking.uri=http://127.0.0.1:{free_port()}"])
+    nowhere = f"tracking.uri=http://127.0.0.1:{free_port()}"
+    code, text = forks.run(folder, ["train", *RUN, nowhere], Fault(patience_s=0.5))
     assert code == 0, text
     assert "not reached" in text and "Traceback" not in text, text
     run = reference.holds_at_the_end(folder, 0, [])
