@@ -29,7 +29,9 @@ class Interrupts:
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
-            self._former = {number: signal.signal(number, self._interrupt) for number in SIGNALS}
+            # A signal that is ignored (a job in the background of a script, nohup) stays ignored.
+            wanted = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+            self._former = {number: signal.signal(number, self._interrupt) for number in wanted}
         return self
 
     def __exit__(self, *details: object) -> None:

@@ -189,6 +189,7 @@ def _change_training(fault: Fault) -> None:
 def command(folder: str, arguments: list[str], fault: Fault, log: str) -> None:
     """Run `ablation ARGUMENTS` in `folder`; what it prints goes to `log`. Ends the process."""
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run where it is ignored
     os.chdir(folder)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for stream in (sys.stdout, sys.stderr):

@@ -59,6 +59,8 @@ class Launcher:
                     [sys.executable, "-m", "ablation.cli", *STUDY], cwd=folder, stdout=log, stderr=log,
                     env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
                     start_new_session=True,
+                    # The tests may run where it is ignored.
+                    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
                 )  # fmt: skip
 
     def end(self) -> tuple[int, str]:
