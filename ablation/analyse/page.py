@@ -41,7 +41,8 @@ def build(
         examples: what is to be said about them, and the pictures.
         checks: see data_audit.about_data.
     """
-    shown = Table.of(*text.arm_rows(view)).used()
+    # The verdict stands where a narrow screen still shows it.
+    shown = Table.of(*text.arm_rows(view)).used().first("arm", "verdict")
     marked = frozenset(i for i, arm in enumerate(view.arms["arm"]) if arm == verdict.recommended)
     known = figures.discover()
     return Page(
@@ -76,7 +77,7 @@ def _facts(view: StudyView, verdict: StudyVerdict) -> list[tuple[str, str]]:
     finished, planned = int(arms["n_finished"].sum()), int(arms["n_planned"].sum())
     n = sorted({int(count) for count in arms["n"]})
     seeds = str(n[-1]) if n[0] == n[-1] else f"{n[0]} to {n[-1]}"
-    margin = "none" if verdict.margin is None else f"{verdict.margin:g}"
+    margin = "not declared" if verdict.margin is None else f"{verdict.margin:g}"
     if verdict.margin is not None and not verdict.declared_before:
         margin += " (not declared before the runs)"
     return [

@@ -52,6 +52,14 @@ class Table:
         rows = tuple(tuple(row[i] for i in kept) for row in self.rows)
         return Table(tuple(self.head[i] for i in kept), rows, numbers, self.marked)
 
+    def first(self, *names: str) -> Table:
+        """The same with these columns, those of them that are there, before all others."""
+        known = [self.head.index(name) for name in names if name in self.head]
+        order = known + [i for i in range(len(self.head)) if i not in known]
+        numbers = frozenset(new for new, old in enumerate(order) if old in self.numbers)
+        rows = tuple(tuple(row[i] for i in order) for row in self.rows)
+        return Table(tuple(self.head[i] for i in order), rows, numbers, self.marked)
+
 
 # A number, an interval of two, a count of something, or a word of the baseline's row.
 _NUMBER = re.compile(

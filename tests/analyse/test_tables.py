@@ -28,6 +28,12 @@ def test_empty_columns_are_left_out_but_never_the_first() -> None:
     assert table.head == ("arm", "n") and table.rows == (("", "3"), ("", "4")) and table.numbers == {1}
 
 
+def test_columns_can_go_first() -> None:
+    table = SMALL.first("arm", "difference", "not there")
+    assert table.head == ("arm", "difference", "n") and table.numbers == {1, 2}
+    assert table.rows[0] == ("bce", "baseline", "3")
+
+
 def test_latex_by_hand() -> None:
     assert latex(SMALL, "study x") == (
         "% study x\n"
