@@ -16,8 +16,8 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path, PurePosixPath
+from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 # Before mlflow is imported: it reads these once.
@@ -32,7 +32,7 @@ from mlflow.entities import Dataset, DatasetInput, Experiment, InputTag, Metric,
 from mlflow.exceptions import MlflowException
 from mlflow.utils.rest_utils import http_request
 
-from ablation import chart_view, store_read, store_uri
+from ablation import artifacts, chart_view, store_read, store_uri
 from ablation.errors import StoreError, UsageError, one_line
 from ablation.files import metric_name, safe_name
 from ablation.mirror import Mirror
@@ -305,20 +305,14 @@ def fetch_artifact(store: Store, run_id: str, path: str) -> Path | None:
     A file of this machine is read where it lies. Others are downloaded once, into
     $XDG_CACHE_HOME/ablation, and again when the run has ended anew.
     """
-    client = store.client()
-    parent = str(PurePosixPath(path).parent).lstrip(".")
     with _store_errors(store.uri):
-        if not any(file.path == path for file in client.list_artifacts(run_id, parent)):
-            return None
-        info = client.get_run(run_id).info
-        if str(info.artifact_uri).startswith(("file:", "/")):
-            return Path(client.download_artifacts(run_id, path))
-        folder = store_uri.cache_folder(store.uri, info.run_id, info.end_time)
-        if not (folder / path).is_file():
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder) as half:
-                Path(client.download_artifacts(run_id, path, half)).replace(folder / path)
-        return folder / path
+        return artifacts.fetch(_client(store.uri), store.uri, run_id, path)
+
+
+@cache
+def _client(uri: str) -> MlflowClient:
+    """One client for many questions."""
+    return MlflowClient(uri)
 
 
 def studies(store: Store) -> list[str]:
@@ -350,6 +344,7 @@ def load_study(store: Store, name: str) -> StudyRecord:
         planned, description, declared = _plan(client, store, experiment.experiment_id, name)
         wanted = {(run.arm, run.seed): run.key for run in planned}
         found = list(_all_runs(client, experiment.experiment_id))
+        artifacts.remember(store.uri, found)
         points = _points(store, client, experiment.experiment_id, found)
         runs = [
             store_read.record(

@@ -30,6 +30,7 @@ ROWS = [
     ["run_folder", "machine", "optim", "checkpoint"],
     ["diagnostics"],
     ["chart_view", "mirror", "store_read", "store_uri"],
+    ["artifacts"],
     ["track"],
     ["train"],
     ["study"],

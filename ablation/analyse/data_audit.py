@@ -55,9 +55,7 @@ def about_data(view: StudyView, evidence: Evidence, checks: Path | None = None) 
             Part(
                 "",
                 None,
-                (
-                    f"All {len(about)} runs read exactly these images and boxes; none of them read the test split.",
-                ),
+                (f"All {len(about)} runs read exactly these images and boxes; none read the test split.",),
             )
         )
     if len(prints) > 1:
