@@ -192,6 +192,9 @@ class TrackingConfig:
     uri: str | None = None
     artifacts: str | None = None
 
+    def __post_init__(self) -> None:
+        require(self.uri != "", "uri", "nothing", "the server's address, as in tracking.uri=http://HOST:5000")
+
 
 @dataclass
 class RunConfig:
@@ -290,6 +293,8 @@ def _fill(group: str, cls: Any, values: Any) -> Any:
                 raise UsageError(
                     f"{prefix}{key}: {cls.__name__} has no such setting; it has: {', '.join(known)}"
                 )
+            if value == "???":  # OmegaConf's word for missing; assigning it would change nothing
+                raise UsageError(f"{prefix}{key}: missing, and has no default; give {prefix}{key}=VALUE")
             # Key by key: merging would refuse an int in a list of lists of floats.
             schema[key] = value
         if cls is RunConfig:

@@ -149,7 +149,7 @@ def test_a_store_of_another_form_is_read_through_mlflow(
     monkeypatch.setattr(store_read, "_COLUMNS", {"key", "column_of_the_future"})
     (run,) = load_study(store, "s").runs
     assert run.history["value"].tolist() == [0.5]
-    assert "reading run by run, which is slow: 'table metrics has no column_of_the_future'" in caplog.text
+    assert "reading run by run, which is slow: table metrics has no column_of_the_future" in caplog.text
 
 
 def test_an_answer_that_was_cut_off_is_asked_for_again_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:

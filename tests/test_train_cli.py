@@ -145,3 +145,9 @@ def test_a_divergence_is_noticed_at_once_and_recorded(tmp_path: Path) -> None:
 def _weights(run: Path) -> dict[str, bytes]:
     state = torch.load(run / "weights.pt", weights_only=True)["model"]
     return {name: value.contiguous().numpy().tobytes() for name, value in state.items()}
+
+
+def test_flags_of_hydra_may_stand_anywhere(tmp_path: Path) -> None:
+    shown = ablation(tmp_path, "train", "loss=focal", "--cfg", "job", "-p", "loss", "loss.gamma=1").stdout
+    assert "gamma: 1" in shown and "Focal" in shown
+    assert not run_folders(tmp_path)

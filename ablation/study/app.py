@@ -94,9 +94,6 @@ def main(arguments: list[str]) -> None:
     root = config_root()
     # With it Hydra raises its errors instead of printing them over many lines and exiting.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    if not any(argument.startswith("hydra.searchpath=") for argument in arguments):
-        folders = {root: None, Path.cwd(): None}
-        arguments = [*arguments, "hydra.searchpath=[" + ",".join(f"'file://{f}'" for f in folders) + "]"]
     failures: list[AblationError] = []
 
     def guarded(config: DictConfig) -> str:
@@ -109,7 +106,7 @@ def main(arguments: list[str]) -> None:
             return "FAILED"
 
     entry = hydra.main(version_base="1.3", config_path=str(root / "conf"), config_name="train")(guarded)
-    former, sys.argv = sys.argv, ["ablation train", *_flags_first(arguments)]
+    former, sys.argv = sys.argv, ["ablation train", *_flags_last(with_search_path(arguments, root))]
     try:
         entry()
     except (HydraException, OmegaConfBaseException) as error:
@@ -120,10 +117,10 @@ def main(arguments: list[str]) -> None:
         raise failures[0]
 
 
-def _flags_first(arguments: list[str]) -> list[str]:
-    """argparse, which Hydra uses, cannot take -m between two overrides."""
-    multirun = [argument for argument in arguments if argument in ("-m", "--multirun")]
-    return multirun[:1] + [argument for argument in arguments if argument not in multirun]
+def _flags_last(arguments: list[str]) -> list[str]:
+    """argparse, which Hydra uses, cannot take a flag (-m, --cfg job) between two overrides."""
+    overrides = [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
+    return overrides + [argument for argument in arguments if argument not in overrides]
 
 
 def with_search_path(arguments: list[str], root: Path) -> list[str]:
