@@ -14,7 +14,16 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from study_helpers import ROOT, TINY, ablation, error_line, metrics, notes, run_folders
+from study_helpers import (
+    ROOT,
+    TINY,
+    ablation,
+    error_line,
+    metrics,
+    notes,
+    run_folders,
+    started_from_nothing,
+)
 
 from ablation.track import Store, load_study
 
@@ -39,7 +48,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
     (folder / "sweeps").mkdir()
     (folder / "sweeps" / "little.yaml").write_text(SWEEP)
-    ablation(folder, "train", "-m", "sweeps=little", *TINY)
+    started_from_nothing(folder, "train", "-m", "sweeps=little", *TINY)
     return folder
 
 

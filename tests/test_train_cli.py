@@ -11,7 +11,7 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from study_helpers import TINY, ablation, metrics, notes, run_folders
+from study_helpers import TINY, ablation, metrics, notes, run_folders, started_from_nothing
 
 from ablation import checkpoint
 from ablation.evaluate import average_precision
@@ -22,7 +22,7 @@ from ablation.track import Store, load_study
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One finished run of four epochs, with everything random switched on."""
     folder = tmp_path_factory.mktemp("reference")
-    ablation(folder, "train", *TINY, "augment=yolov4", "train.epochs=4", "loss=focal")
+    started_from_nothing(folder, "train", *TINY, "augment=yolov4", "train.epochs=4", "loss=focal")
     return folder
 
 

@@ -21,6 +21,15 @@ from ablation.study.launchers.observer import Observer
 
 log = logging.getLogger(__name__)
 
+# What every run would import anyway, some of it late and in hiding (an optimizer imports torch._dynamo): the
+# server that runs are forked from does it once. One that does not exist in some version is passed over.
+PRELOADED = [
+    "ablation.study.launchers.child",
+    "torch._inductor.config",
+    "torch._dynamo",
+    "mlflow.store.tracking.sqlalchemy_store",
+]
+
 INTERRUPTED = "interrupted; launch it again to go on from the last checkpoint"
 
 
@@ -110,7 +119,7 @@ class Pool:
         # The fork server has imported torch but never used it: a run starts at once, and none
         # inherits another's threads. If it is killed, the next start brings up a new one.
         self.context: Any = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["ablation.study.launchers.child"])
+        self.context.set_forkserver_preload(PRELOADED)
 
     def run(self, tasks: Sequence[Task]) -> dict[int, Outcome]:
         """Run every task; the outcome of each by its index. Never raises for a task."""

@@ -1,0 +1,73 @@
+"""`ablation ...` as a process of its own, forked from one that has imported everything already.
+
+Importing torch and MLflow takes three seconds and more, and the suite runs the command some two hundred
+times. Only the importing is shared: a fork has its own folder, environment, streams, signals and exit.
+Tests in which the command is to start from nothing use `started_from_nothing` of study_helpers.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+LIMIT_S = 300
+
+
+def serve() -> None:
+    """Fork the command for each line of stdin; answer with its exit code, negative for a signal."""
+    from ablation import cli
+    from ablation.study.launchers.pool import PRELOADED
+
+    for module in ("ablation.study.app", *PRELOADED):
+        importlib.import_module(module)
+
+    for line in sys.stdin:
+        asked = json.loads(line)
+        child = os.fork()
+        if child:
+            print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+            continue
+        os.environ.clear()
+        os.environ.update(asked["environment"])
+        os.chdir(asked["folder"])
+        for stream, path in enumerate((os.devnull, asked["stdout"], asked["stderr"])):
+            os.dup2(os.open(path, os.O_RDWR), stream)
+        signal.alarm(LIMIT_S)
+        sys.argv = ["ablation", *asked["arguments"]]
+        cli.main()
+        return  # to end as every interpreter does, with what is registered for its end
+
+
+class WarmCommand:
+    """The process to fork from; it ends with this one, at the end of its stdin."""
+
+    def __init__(self) -> None:
+        self._server = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env=os.environ | ENVIRONMENT, cwd=ROOT,
+        )  # fmt: skip
+
+    def run(self, folder: Path, arguments: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+        """The command with these arguments in `folder`, and what it wrote."""
+        assert self._server.stdin and self._server.stdout
+        with tempfile.NamedTemporaryFile("r+") as out, tempfile.NamedTemporaryFile("r+") as err:
+            asked = {
+                "folder": str(folder), "arguments": arguments, "environment": dict(os.environ | ENVIRONMENT),
+                "stdout": out.name, "stderr": err.name,
+            }  # fmt: skip
+            self._server.stdin.write(json.dumps(asked) + "\n")
+            self._server.stdin.flush()
+            code = int(self._server.stdout.readline())
+            return subprocess.CompletedProcess(["ablation", *arguments], code, out.read(), err.read())
+
+
+if __name__ == "__main__":
+    serve()
