@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from study_helpers import TINY, ablation, error_line, run_folders
 
 from ablation.errors import UsageError
 from ablation.records import PlannedRun
 from ablation.study.confirm import Choice, arguments, fix_choice, overrides_of
 from ablation.track import Store, load_study
-from tests.study_helpers import TINY, ablation, error_line, run_folders
 
 CHOICE = Choice("s", ("f", "b"), (10, 11), "val/AP", 0)
 

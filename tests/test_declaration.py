@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from study_helpers import TINY, ablation, error_line
 
 from ablation.records import Declaration
 from ablation.study.plan import extend_plan, read_plan
 from ablation.track import Store, load_study
-from tests.study_helpers import TINY, ablation, error_line
 
 
 def test_the_first_declaration_stays_and_a_changed_margin_is_added(tmp_path: Path) -> None:
