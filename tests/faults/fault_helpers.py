@@ -264,6 +264,7 @@ def with_store(folder: Path, store: Path) -> Path:
 class Logged:
     """What MLflow's database says about one run."""
 
+    study: str
     status: str
     tags: dict[str, str]
     params: dict[str, str]
@@ -276,7 +277,8 @@ def logged(database: Path) -> list[Logged]:
     found = []
     connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True)
     try:
-        for run, status in connection.execute("select run_uuid, status from runs").fetchall():
+        runs = "select run_uuid, experiments.name, status from runs join experiments using (experiment_id)"
+        for run, study, status in connection.execute(runs).fetchall():
             tags = dict(connection.execute("select key, value from tags where run_uuid = ?", [run]))
             if tags.get("kind") != "run":
                 continue
@@ -287,7 +289,7 @@ def logged(database: Path) -> list[Logged]:
                 "where run_uuid = ?",
                 [run],
             )
-            found.append(Logged(status, tags, params, count.fetchone()[0], Counter(points.fetchall())))
+            found.append(Logged(study, status, tags, params, count.fetchone()[0], Counter(points.fetchall())))
     finally:
         connection.close()
     return found
@@ -296,7 +298,8 @@ def logged(database: Path) -> list[Logged]:
 def holds_in_mlflow(database: Path, run: Path, status: str = "FINISHED") -> None:
     """The run is there once, with every setting and every point of its folder exactly once."""
     about = json.loads((run / "run.json").read_text())
-    runs = [entry for entry in logged(database) if entry.tags["key"] == about["key"]]
+    study = run.parent.parent.name  # studies may share a run's key: it is of the configuration alone
+    runs = [e for e in logged(database) if (e.study, e.tags["key"]) == (study, about["key"])]
     assert len(runs) == 1, f"{len(runs)} runs in MLflow"
     (entry,) = runs
     assert (entry.status, entry.tags["state"]) == (status, status), f"{entry.status}, {entry.tags['state']}"
