@@ -15,7 +15,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from store_helpers import run_folder, store_in
-from study_helpers import ablation
+from study_helpers import started_from_nothing
 
 from ablation.analyse.table import runs_table
 from ablation.track import Mirror, load_study
@@ -93,7 +93,7 @@ def test_a_thousand_runs(tmp_path: Path) -> None:
         f"(of a processor: {time.process_time() - cpu:.1f} s)"
     )
     begin, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    ablation(tmp_path, "report", "study=s")
+    started_from_nothing(tmp_path, "report", "study=s")
     wall, after = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
     used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     print(f"the whole report in {wall:.1f} s (of a processor: {used:.1f} s), on {os.cpu_count()} cores")

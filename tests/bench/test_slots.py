@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from study_helpers import ablation, run_folders
+from study_helpers import run_folders, started_from_nothing
 
 RUN = [
     "model=yolov4_small", "data.train_images=128", "data.val_images=8", "train.size_px=96", "data.size_px=96",
@@ -22,7 +22,7 @@ def images_per_s(folder: Path, slots: int, threads: int, cores: int) -> float:
     """Of all runs together, from the epochs after the first, without starting and evaluating."""
     folder.mkdir()
     seeds = ",".join(str(seed) for seed in range(cores))
-    ablation(folder, "train", "-m", *RUN, f"seed={seeds}", f"hydra.launcher.slots={slots}",
+    started_from_nothing(folder, "train", "-m", *RUN, f"seed={seeds}", f"hydra.launcher.slots={slots}",
              f"hydra.launcher.threads={threads}")  # fmt: skip
     rates = [
         json.loads(line)["metrics"]["time/images_per_s"]
