@@ -96,7 +96,7 @@ def headline(
             margin=margin, image=image_of(best, opponent, images),
         )  # fmt: skip
         size = len(focal) if numbers.difference > 0 else len(bce)
-        numbers = replace(numbers, p_holm=min(1.0, numbers.p_t * size))
+        numbers = replace(numbers, p_holm=min(numbers.p_t * size, 1.0))  # NaN stays NaN
         about = Circumstances(margin, level, size, best.diverged, best.planned, opponent.diverged)
         comparison = decide(numbers, about)
     return Headline(

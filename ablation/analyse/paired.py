@@ -36,7 +36,8 @@ class ArmVerdict:
             other seeds only, not other images.
         se, df: standard error of the difference (seeds and, where known, images), degrees of freedom.
         p_sign_flip: exact, over seeds, without any assumption about their distribution.
-        p_t: of the t test with se and df; below 1 - level just where the interval excludes 0.
+        p_t: of the t test with se and df; below 1 - level just where the interval excludes 0. NaN with
+            fewer than MIN_PAIRS pairs.
         p_holm: p_t after allowing for all arms of the family; this one decides.
         tost_p: that the difference is NOT within the margin; NaN without a margin.
         correlation: of the two arms over the seeds.
@@ -127,7 +128,8 @@ def compare(
         se=interval.se,
         df=interval.df,
         p_sign_flip=stats.sign_flip_p(d),
-        p_t=interval.p,
+        # From two pairs the spread between seeds is as good as unknown: no p, though they agree by luck.
+        p_t=interval.p if interval.n >= MIN_PAIRS else math.nan,
         p_holm=interval.p,
         tost_p=math.nan if margin is None else tost_p(interval, margin),
         correlation=correlation,
