@@ -222,10 +222,14 @@ def _more(numbers: ArmVerdict, about: Circumstances) -> tuple[int | None, str]:
     strict = 1 - (1 - about.level) / max(about.family, 1)
     if about.margin is not None:
         total = power.seeds_to_tell(about.margin, sd, POWER, about.level, image, about.family)
-        if total is not None and total > n:
-            return total - n, ""
         if total is None:
             return None, _images_limit(about, image)
+        if total > n:
+            # Planned for the margin, since what was seen may be luck; but a reader sees how far off that is.
+            seen = power.seeds_to_detect(numbers.difference, sd, POWER, strict, image)
+            fewer = max((seen or total) - n, 1)
+            note = f"{fewer} if the difference is as large as seen" if fewer < total - n else ""
+            return total - n, note
         # Enough to find the margin or to show equality, and yet neither: it lies in between.
         total = power.seeds_to_detect(numbers.difference, sd, POWER, strict, image)
         note = "the difference lies near the margin"
