@@ -38,7 +38,7 @@ def fetch(client: Any, uri: str, run_id: str, path: str) -> Path | None:
         return file if file.is_file() else None
     file = cache_folder(uri, run_id, ended_ms) / path
     if not file.is_file():
-        if path not in _listed(client, run_id, str(PurePosixPath(path).parent).lstrip(".")):
+        if path not in _listed(client, run_id, str(PurePosixPath(path).parent).lstrip("."), ended_ms):
             return None
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=file.parent) as half:
@@ -47,6 +47,6 @@ def fetch(client: Any, uri: str, run_id: str, path: str) -> Path | None:
 
 
 @cache
-def _listed(client: Any, run_id: str, folder: str) -> frozenset[str]:
-    """The files of one folder of a run, asked for once."""
+def _listed(client: Any, run_id: str, folder: str, ended_ms: int | None) -> frozenset[str]:
+    """The files of one folder of a run, asked for once, and again when the run has ended anew."""
     return frozenset(str(file.path) for file in client.list_artifacts(run_id, folder))

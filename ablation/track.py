@@ -71,8 +71,8 @@ class Store:
         return store_uri.sqlite_file(self.uri)
 
     def client(self) -> MlflowClient:
-        """A client of a store that exists; see `prepare`."""
-        return MlflowClient(self.uri)
+        """The client of a store that exists; see `prepare`."""
+        return _client(self.uri)
 
     def prepare(self) -> None:
         """Create a new SQLite store whole: in a temporary file, then linked into place.
@@ -191,6 +191,12 @@ class Store:
             self.client().search_experiments(max_results=1)
 
 
+@cache
+def _client(uri: str) -> MlflowClient:
+    """One client for many questions; what it keeps open to a database, MLflow keeps once for each uri."""
+    return MlflowClient(uri)
+
+
 def _dispose(client: MlflowClient) -> None:
     """Close the connections to a temporary store, so that nothing is written to it afterwards."""
     engine = getattr(client._tracking_client.store, "engine", None)
@@ -306,13 +312,7 @@ def fetch_artifact(store: Store, run_id: str, path: str) -> Path | None:
     $XDG_CACHE_HOME/ablation, and again when the run has ended anew.
     """
     with _store_errors(store.uri):
-        return artifacts.fetch(_client(store.uri), store.uri, run_id, path)
-
-
-@cache
-def _client(uri: str) -> MlflowClient:
-    """One client for many questions."""
-    return MlflowClient(uri)
+        return artifacts.fetch(store.client(), store.uri, run_id, path)
 
 
 def studies(store: Store) -> list[str]:

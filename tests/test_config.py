@@ -49,6 +49,8 @@ def key(*overrides: str) -> str:
         ("criterion.normaliser=cells", "criterion.normaliser: found 'cells', must be one of"),
         ("train.size_px=100", "train.size_px: found 100, must be a multiple of 32"),
         ("optim.lr=0", "optim.lr: found 0.0, must be > 0"),
+        ("loss.gamma='???'", "loss.gamma: missing, and has no default; give loss.gamma=VALUE"),
+        ("tracking.uri=''", "tracking.uri: found 'nothing', must be the server's address"),
         ("loss._target_=os.system", "loss._target_: os.system is not a class of this project"),
         (
             "loss._target_=ablation.losses.base.ConfidenceTargets",

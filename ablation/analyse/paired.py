@@ -117,6 +117,8 @@ def compare(
     d = a - b
     interval = difference_interval(d, level, image)
     correlation, gain = _pairing(a, b)
+    # From two pairs the spread between seeds is as good as unknown: no p, however well they agree by luck.
+    p = interval.p if interval.n >= MIN_PAIRS else math.nan
     return ArmVerdict(
         *names,
         n_pairs=interval.n,
@@ -128,9 +130,8 @@ def compare(
         se=interval.se,
         df=interval.df,
         p_sign_flip=stats.sign_flip_p(d),
-        # From two pairs the spread between seeds is as good as unknown: no p, though they agree by luck.
-        p_t=interval.p if interval.n >= MIN_PAIRS else math.nan,
-        p_holm=interval.p,
+        p_t=p,
+        p_holm=p,
         tost_p=math.nan if margin is None else tost_p(interval, margin),
         correlation=correlation,
         pairing_gain=gain,

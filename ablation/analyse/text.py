@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from ablation.analyse import figures, table
+from ablation.analyse.paired import MIN_PAIRS
 
 
 def arm_rows(view: figures.StudyView) -> tuple[list[str], list[list[str]]]:
@@ -112,7 +113,7 @@ def notes(view: figures.StudyView) -> Iterable[str]:
         f"n counts seeds, one training each. The {view.percent} interval of a mean is Student's over seeds; "
         f"differences are paired by seed, and their intervals cover {_covers(view)}. p sign-flip is exact, "
         "of one arm at a time; p Holm is that of the t test with the interval's standard error, allowed for "
-        "the arms that are tested together, and it decides."
+        f"the arms that are tested together; it needs {MIN_PAIRS} pairs, and it decides."
     )
     if int(n.min()) <= 2:
         yield (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -77,6 +78,14 @@ def test_numbers_by_hand() -> None:
     assert (one.low, one.high) == pytest.approx((0.02 - 0.02484138, 0.02 + 0.02484138), abs=1e-7)
     # 11 pairs show equivalence for a margin of 1 sd, 10 find it: 8 more than 3.
     assert one.more_seeds == 8 and one.note == "2 if the difference is as large as seen"
+
+
+def test_two_pairs_have_no_p_however_well_they_agree() -> None:
+    (one,) = say(pairs(0.02, 0.0200001)).arms
+    assert math.isnan(one.p_t) and math.isnan(one.p_holm) and one.verdict == "inconclusive"
+    assert "2 pairs cannot tell; 3 are the least" in one.note
+    (three,) = say(pairs(0.02, 0.0200001, 0.02)).arms
+    assert three.p_holm < 1e-6 and three.verdict == "better"
 
 
 def test_equal_generators_give_equal_verdicts() -> None:
