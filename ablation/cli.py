@@ -14,9 +14,9 @@ from ablation import __version__
 from ablation.errors import AblationError, UsageError, one_line
 
 if TYPE_CHECKING:
-    from ablation.analyse.report import ReportFiles
+    from ablation.analyse.report.report import ReportFiles
     from ablation.records import StudyRecord
-    from ablation.track import Store
+    from ablation.tracking.store import Store
 
 USAGE = """\
 ablation: should focal loss replace BCE on YOLOv4's confidence term, for your data?
@@ -111,11 +111,11 @@ def train(arguments: list[str]) -> int:
 
 def plan(arguments: list[str]) -> int:
     """What a study would do; takes what `train -m` takes, and measure=true."""
-    from ablation.analyse.seeds import seeds_text
+    from ablation.study.forecast.seeds import seeds_text
     from ablation.study.app import study_runs
-    from ablation.study.planning import plan_study
-    from ablation.study.show import console_on
-    from ablation.study.show_plan import measured, rendered
+    from ablation.study.forecast.forecast import plan_study
+    from ablation.study.terminal.status_table import console_on
+    from ablation.study.forecast.text import measured, rendered
     from ablation.study.sweeper import wanted
 
     own = [argument for argument in arguments if argument.startswith("measure=")]
@@ -138,7 +138,7 @@ def plan(arguments: list[str]) -> int:
 
 def status(arguments: list[str]) -> int:
     """Where every run of a study stands; from the folder alone, so from another terminal as well."""
-    from ablation.study.show import show_status
+    from ablation.study.terminal.status_table import show_status
 
     given = settings("status", arguments, {"study": None, "out": "runs", "watch": "false", "json": "false"})
     for key in ("watch", "json"):
@@ -152,11 +152,11 @@ def status(arguments: list[str]) -> int:
 
 def check(arguments: list[str]) -> int:
     """Audit a data set; takes what train takes, and test=true to look at the test split too."""
-    from ablation.analyse.audit_report import show, write_files
+    from ablation.commands.check.report import show, write_files
     from ablation.config import typed
     from ablation.files import safe_name
     from ablation.study.app import composed
-    from ablation.study.check import check as look_at
+    from ablation.commands.check import check as look_at
 
     own = [argument for argument in arguments if argument.startswith("test=")]
     if own and own[-1] not in ("test=true", "test=false"):
@@ -174,10 +174,10 @@ def check(arguments: list[str]) -> int:
 
 def report(arguments: list[str]) -> int:
     """The page, figures and tables of a study; MLflow's pages then open on its charts and verdict."""
-    from ablation.analyse.evidence import Evidence
-    from ablation.analyse.report import write_report
+    from ablation.analyse.detections.run_files import Evidence
+    from ablation.analyse.report.report import write_report
     from ablation.files import safe_name
-    from ablation.track import Store, experiment_of, fetch_artifact, load_study
+    from ablation.tracking.store import Store, experiment_of, fetch_artifact, load_study
 
     given = settings("report", arguments, {"study": None, "metric": "", "partial": "false", "out": "runs",
                                            "uri": "", "artifacts": ""})  # fmt: skip
@@ -209,8 +209,8 @@ def report(arguments: list[str]) -> int:
 
 def _show_in_mlflow(store: Store, study: StudyRecord, written: ReportFiles, metric: str) -> str:
     """Attach the report, and let the experiment's page open on its charts; returns that page's path."""
-    from ablation.analyse.tables import escape_markdown
-    from ablation.track import publish_files, save_chart_view, set_experiment
+    from ablation.analyse.report.formats import escape_markdown
+    from ablation.tracking.store import publish_files, save_chart_view, set_experiment
 
     verdict = written.verdict
     kind = "none" if verdict.headline is None else verdict.headline.comparison.verdict
@@ -225,8 +225,8 @@ def _show_in_mlflow(store: Store, study: StudyRecord, written: ReportFiles, metr
 
 def confirm(arguments: list[str]) -> int:
     """The finalists of a study on fresh seeds, and on the test split; takes what train takes besides."""
-    from ablation.confirm import confirm as confirm_study
-    from ablation.track import Store, publish_files
+    from ablation.commands.confirm import confirm as confirm_study
+    from ablation.tracking.store import Store, publish_files
 
     own = ("study=", "seeds=", "out=", "uri=", "artifacts=")
     mine = [argument for argument in arguments if argument.startswith(own)]
@@ -257,7 +257,7 @@ def whole_numbers(key: str, text: str) -> list[int]:
 
 def ui(arguments: list[str]) -> int:
     """MLflow's UI, on loopback, until Ctrl-C."""
-    from ablation.track import Store
+    from ablation.tracking.store import Store
 
     given = settings("ui", arguments, {"port": "5000", "host": "127.0.0.1", "uri": "", "artifacts": ""})
     store = Store.of(given["uri"] or None, given["artifacts"] or None)
@@ -277,7 +277,7 @@ def ui(arguments: list[str]) -> int:
 def sync(arguments: list[str]) -> int:
     """Replay every run's folder into MLflow; what is there already is left alone."""
     from ablation.study.replay import replay
-    from ablation.track import Store
+    from ablation.tracking.store import Store
 
     given = settings("sync", arguments, {"out": "runs", "uri": "", "artifacts": ""})
     store = Store.of(given["uri"] or None, given["artifacts"] or None)
@@ -288,8 +288,8 @@ def sync(arguments: list[str]) -> int:
 
 def import_table(arguments: list[str]) -> int:
     """Runs made elsewhere, from a table, into a study of their own."""
-    from ablation.importing import import_runs
-    from ablation.track import Store
+    from ablation.commands.import_runs import import_runs
+    from ablation.tracking.store import Store
 
     given = settings("import", arguments, {"study": None, "table": None, "gt": "", "detections": "",
                                            "metric": "AP", "out": "runs", "uri": "",
@@ -307,9 +307,9 @@ def import_table(arguments: list[str]) -> int:
 def predict(arguments: list[str]) -> int:
     """Detections of a trained run on a folder of images."""
     from ablation.files import safe_name
-    from ablation.predict import predict as predict_images
-    from ablation.study.load import find_run, load_run
-    from ablation.track import Store
+    from ablation.commands.predict import predict as predict_images
+    from ablation.training.trained_run import find_run, load_run
+    from ablation.tracking.store import Store
 
     given = settings("predict", arguments, {"run": None, "images": None, "score": "0.25", "to": "",
                                             "uri": "", "artifacts": ""})  # fmt: skip
@@ -331,9 +331,9 @@ def predict(arguments: list[str]) -> int:
 
 def export(arguments: list[str]) -> int:
     """A trained run's network for other programs."""
-    from ablation.export import export as export_network
-    from ablation.study.load import find_run, load_run
-    from ablation.track import Store
+    from ablation.commands.export import export as export_network
+    from ablation.training.trained_run import find_run, load_run
+    from ablation.tracking.store import Store
 
     given = settings("export", arguments, {"run": None, "format": None, "to": "", "uri": "", "artifacts": ""})
     run = load_run(find_run(given["run"], Store.of(given["uri"] or None, given["artifacts"] or None)))

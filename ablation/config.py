@@ -18,9 +18,9 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ablation.assigner import AssignerConfig
+from ablation.objective.assigner import AssignerConfig
 from ablation.config_study import AnalysisConfig, HalvingConfig
-from ablation.criterion import CriterionConfig
+from ablation.objective.criterion import CriterionConfig
 from ablation.data.augment import AugmentConfig
 from ablation.data.dataset import DataSource
 from ablation.errors import UsageError, one_line, require
@@ -35,7 +35,7 @@ OPEN_GROUPS: dict[str, type] = {"data": DataSource, "model": DetectorConfig, "lo
 
 @dataclass
 class OptimConfig:
-    """Optimizer and schedule: warm-up, then a cosine or steps; see ablation.optim for the equations.
+    """Optimizer and schedule: warm-up, then a cosine or steps; see ablation.training.optim for the equations.
 
     Attributes:
         name: sgd or adamw.

@@ -13,7 +13,7 @@ FAULTY = '''\
 """The product's command, with a training loop that does to run N what FAULTS says."""
 import ctypes, os, signal, sys, time
 import torch
-from ablation.train import Run
+from ablation.training.run import Run
 
 FAULTS = {faults!r}
 original = Run.epoch

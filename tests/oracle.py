@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ablation.criterion import CriterionConfig
+from ablation.objective.criterion import CriterionConfig
 from ablation.losses.base import ConfidenceLoss, ConfidenceTargets
 from ablation.model.head import HeadLayout
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ablation.run_folder import RunFolder
-from ablation.track import Store
+from ablation.tracking.run_folder import RunFolder
+from ablation.tracking.store import Store
 
 
 def store_in(folder: Path) -> Store:

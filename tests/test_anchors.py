@@ -15,14 +15,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 from study_helpers import TINY, ablation, run_folders
 
 from ablation.cli import run as command
-from ablation.data.audit import fit_of, letterboxed_sizes, shape_ious, spread_over_heads
+from ablation.commands.check.audit import fit_of, letterboxed_sizes, shape_ious, spread_over_heads
 from ablation.data.dataset import DetectionData, Example, Image, Split
 from ablation.data.voc import Voc
 from ablation.errors import DataError, UsageError
 from ablation.model.base import DetectorConfig
 from ablation.model.yolov4 import YOLOv4
 from ablation.model.yolov4_tiny import YOLOv4Tiny
-from ablation.study.anchors import resolve_anchors
+from ablation.model.anchors import resolve_anchors
 from ablation.study.app import composed
 from ablation.study.execute import Prepared, prepare
 

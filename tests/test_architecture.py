@@ -82,11 +82,11 @@ def test_only_track_imports_mlflow() -> None:
 
 def test_the_analysis_loads_neither_torch_nor_training() -> None:
     program = (
-        "import sys, pkgutil, importlib, ablation.analyse, ablation.track\n"
+        "import sys, pkgutil, importlib, ablation.analyse, ablation.tracking.store\n"
         "for m in pkgutil.walk_packages(ablation.analyse.__path__, 'ablation.analyse.'):\n"
         "    importlib.import_module(m.name)\n"
         "bad = [m for m in sys.modules if m.split('.')[0] == 'torch' or m in "
-        "('ablation.train', 'ablation.config', 'ablation.study')]\n"
+        "('ablation.training.run', 'ablation.config', 'ablation.study')]\n"
         "sys.exit(' '.join(bad[:5]) or 0)"
     )
     result = subprocess.run(

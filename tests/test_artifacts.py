@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ablation import artifacts
+from ablation.tracking import artifacts
 
 
 class Client:

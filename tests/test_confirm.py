@@ -13,8 +13,8 @@ from study_helpers import TINY, ablation, error_line, run_folders
 
 from ablation.errors import UsageError
 from ablation.records import PlannedRun
-from ablation.study.confirm import Choice, arguments, fix_choice, overrides_of
-from ablation.track import Store, load_study
+from ablation.commands.confirm.choice import Choice, arguments, fix_choice, overrides_of
+from ablation.tracking.store import Store, load_study
 
 CHOICE = Choice("s", ("f", "b"), (10, 11), "val/AP", 0)
 

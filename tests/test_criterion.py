@@ -14,9 +14,9 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parent))
 import oracle
 
-from ablation.assigner import Assigner, AssignerConfig
+from ablation.objective.assigner import Assigner, AssignerConfig
 from ablation.config import _fill
-from ablation.criterion import Criterion, CriterionConfig
+from ablation.objective.criterion import Criterion, CriterionConfig
 from ablation.losses.base import ConfidenceLoss
 from ablation.losses.bce import BCE
 from ablation.losses.focal import Focal

@@ -10,8 +10,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from study_helpers import TINY, ablation, error_line
 
 from ablation.records import Declaration
-from ablation.study.plan import extend_plan, read_plan
-from ablation.track import Store, load_study
+from ablation.study.plan_file import extend_plan, read_plan
+from ablation.tracking.store import Store, load_study
 
 
 def test_the_first_declaration_stays_and_a_changed_margin_is_added(tmp_path: Path) -> None:

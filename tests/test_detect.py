@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ablation.detect import Detections, decode, detect, suppress
+from ablation.training.detect import Detections, decode, detect, suppress
 from ablation.model.head import HeadLayout, cell_grid
 
 LAYOUT = HeadLayout(

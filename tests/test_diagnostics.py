@@ -14,14 +14,14 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from study_helpers import TINY, ablation, metrics, run_folders
 
-from ablation.assigner import Assigner, AssignerConfig
-from ablation.criterion import CalibrationBatch, Criterion, CriterionConfig
+from ablation.objective.assigner import Assigner, AssignerConfig
+from ablation.objective.criterion import CalibrationBatch, Criterion, CriterionConfig
 from ablation.data.loader import ValBatch
-from ablation.diagnostics.bins import histogram, logit_edges
-from ablation.diagnostics.cells import CellCollector, Cells, objectness_histograms
-from ablation.diagnostics.gradients import gradient_norms, gradient_record
-from ablation.diagnostics.inversion import inversion_record, log_odds, true_probability, undistorted
-from ablation.diagnostics.loss_cdf import FRACTIONS, cumulative, families, loss_cdf
+from ablation.training.diagnostics.bins import histogram, logit_edges
+from ablation.training.diagnostics.cells import CellCollector, Cells, objectness_histograms
+from ablation.training.diagnostics.gradients import gradient_norms, gradient_record
+from ablation.training.diagnostics.inversion import inversion_record, log_odds, true_probability, undistorted
+from ablation.training.diagnostics.loss_cdf import FRACTIONS, cumulative, families, loss_cdf
 from ablation.losses.asl import ASL
 from ablation.losses.base import ConfidenceLoss
 from ablation.losses.bce import BCE

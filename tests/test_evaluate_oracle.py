@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ablation.evaluate import SIZES, CocoDict, CocoResult, average_precision
+from ablation.training.evaluate import SIZES, CocoDict, CocoResult, average_precision
 
 Truth = tuple[CocoDict, list[CocoResult], tuple[str, ...]]
 
@@ -61,7 +61,7 @@ def detection(image: int, category: int, box: Any, rng: np.random.Generator) -> 
 def cells(bccd: Path) -> Truth:
     """BCCD's val boxes: round cells in a row, up to 30 in an image, with detections about them."""
     from ablation.data.voc import Voc
-    from ablation.evaluate import coco_ground_truth
+    from ablation.training.evaluate import coco_ground_truth
 
     data = Voc(root=str(bccd), bad_boxes="drop", cache="none").open()
     truth = coco_ground_truth(data.val, data.classes)

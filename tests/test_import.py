@@ -11,11 +11,11 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from study_helpers import ROOT, ablation, error_line, run_folders
 
-from ablation.analyse.table import arms_table, runs_table
+from ablation.analyse.tables.table import arms_table, runs_table
 from ablation.errors import AblationError, UsageError
-from ablation.importing import import_runs, read_table
-from ablation.run_folder import RunFolder
-from ablation.track import Store, load_study
+from ablation.commands.import_runs import import_runs, read_table
+from ablation.tracking.run_folder import RunFolder
+from ablation.tracking.store import Store, load_study
 
 HEAD = "arm,seed,AP,loss.name,loss.alpha\n"
 

@@ -16,11 +16,11 @@ from launcher_helpers import faulty_command, processes_in, start
 from study_helpers import TINY, ablation, error_line, metrics, run_folders
 
 from ablation.errors import UsageError
-from ablation.run_folder import RunFolder
-from ablation.study.launchers.local import LocalLauncher, share_out
-from ablation.study.launchers.memory import is_out_of_memory, kernel_kills
-from ablation.study.launchers.observer import JobInfo, PlainObserver
-from ablation.study.launchers.pool import place
+from ablation.tracking.run_folder import RunFolder
+from ablation.study.launchers.local.launcher import LocalLauncher, share_out
+from ablation.study.launchers.local.memory import is_out_of_memory, kernel_kills
+from ablation.study.terminal.progress import JobInfo, PlainObserver
+from ablation.study.launchers.local.pool import place
 
 SHORT = [
     *TINY,

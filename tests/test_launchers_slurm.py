@@ -14,9 +14,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from study_helpers import ROOT, TINY, error_line
 
 from ablation.errors import StoreError, UsageError
-from ablation.study.launchers import slurm_queue
-from ablation.study.launchers.slurm import SlurmLauncher
-from ablation.study.launchers.slurm_jobs import Submitted, read_jobs, write_jobs
+from ablation.study.launchers.slurm import queue as slurm_queue
+from ablation.study.launchers.slurm.launcher import SlurmLauncher
+from ablation.study.launchers.slurm.registry import Submitted, read_jobs, write_jobs
 
 # As printed by Slurm 22.05.
 SQUEUE = "5_1 FAILED\n5_0 RUNNING\n5_2 PENDING\n7 COMPLETED\n"

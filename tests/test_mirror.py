@@ -14,9 +14,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from store_helpers import run_folder
 
-from ablation.mirror import Courier, Mirror
-from ablation.run_folder import RunFolder
-from ablation.track import Store
+from ablation.tracking.mirror import Courier, Mirror
+from ablation.tracking.run_folder import RunFolder
+from ablation.tracking.store import Store
 
 
 class Flaky:
@@ -75,8 +75,8 @@ def epoch(folder: RunFolder, number: int) -> None:
 def test_a_server_that_comes_and_goes_gets_every_point(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ablation.mirror._FIRST_PAUSE_S", 0.001)
-    monkeypatch.setattr("ablation.mirror._LONGEST_PAUSE_S", 0.01)
+    monkeypatch.setattr("ablation.tracking.mirror._FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr("ablation.tracking.mirror._LONGEST_PAUSE_S", 0.01)
     ledger, folder = Flaky(), run_folder(tmp_path)
     mirror = Mirror(ledger, folder)
     ledger.away.set()
@@ -103,7 +103,7 @@ def test_a_server_that_never_answers_holds_nothing_up(
     # If a push waited for the answer, it would wait for ten minutes, and the test with it.
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "600")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setattr("ablation.mirror.PATIENCE_S", 0.2)
+    monkeypatch.setattr("ablation.tracking.mirror.PATIENCE_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(60)
         folder = run_folder(tmp_path)

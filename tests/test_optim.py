@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ablation.config import OptimConfig
-from ablation.optim import build_optimizer, gradient_norm, learning_rate, moving_average
+from ablation.training.optim import build_optimizer, gradient_norm, learning_rate, moving_average
 
 
 def test_the_rate_rises_linearly_and_falls_along_a_cosine() -> None:

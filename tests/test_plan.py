@@ -11,10 +11,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from study_helpers import TINY, ablation, error_line, run_folders
 
-from ablation.analyse.seeds import seeds_text
-from ablation.run_folder import RunFolder
+from ablation.study.forecast.seeds import seeds_text
+from ablation.tracking.run_folder import RunFolder
 from ablation.study.halving import losers
-from ablation.track import Store, load_study
+from ablation.tracking.store import Store, load_study
 
 SWEEP = """\
 # @package _global_

@@ -22,13 +22,13 @@ from ablation.data.images import read_image
 from ablation.data.picture import batch_picture, colour_of, draw_boxes, write_png
 from ablation.data.shapes import Shapes
 from ablation.errors import AblationError, StoreError, UsageError
-from ablation.export import check_outputs, export
+from ablation.commands.export import check_outputs, export
 from ablation.model.weights import load_weights
-from ablation.predict import predict
-from ablation.run_folder import RunFolder
+from ablation.commands.predict import predict
+from ablation.tracking.run_folder import RunFolder
 from ablation.study.app import composed
-from ablation.study.load import TrainedRun, find_run, load_run
-from ablation.track import Store, find_folders
+from ablation.training.trained_run import TrainedRun, find_run, load_run
+from ablation.tracking.store import Store, find_folders
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_a_run_is_found_by_folder_and_by_the_beginning_of_its_key_or_mlflow_id(
 
 
 def test_the_prefix_of_two_runs_is_refused(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ablation.study.load.find_folders", lambda store, prefix: ["b", "a", "a"])
+    monkeypatch.setattr("ablation.training.trained_run.find_folders", lambda store, prefix: ["b", "a", "a"])
     with pytest.raises(UsageError, match=r"run=4f: 2 runs begin so \(a, b\)"):
         find_run("4f", Store.of(None, None))
 

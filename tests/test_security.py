@@ -28,7 +28,8 @@ sys.path.insert(0, str(Path(__file__).parent / "data"))
 from study_helpers import ROOT, TINY, ablation, error_line
 from voc_folder import annotation, write_voc
 
-from ablation import checkpoint, cli
+from ablation import cli
+from ablation.training import checkpoint
 from ablation.config import typed
 from ablation.data.coco import Coco
 from ablation.data.voc import Voc
@@ -36,10 +37,10 @@ from ablation.data.yolo import Yolo
 from ablation.errors import DataError, StoreError, UsageError
 from ablation.files import metric_name, safe_name
 from ablation.model.weights import load_weights
-from ablation.run_folder import RunFolder
+from ablation.tracking.run_folder import RunFolder
 from ablation.study.app import composed
 from ablation.study.hydra_guard import refuse_foreign_code
-from ablation.study.load import load_run
+from ablation.training.trained_run import load_run
 
 FILES = sorted((ROOT / "ablation").rglob("*.py"))
 
@@ -66,7 +67,7 @@ def test_the_user_interface_listens_on_loopback_alone(
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mlflow.db").write_bytes(b"")
-    monkeypatch.setattr("ablation.track.Store.prepare", lambda store: None)
+    monkeypatch.setattr("ablation.tracking.store.Store.prepare", lambda store: None)
     monkeypatch.setattr("ablation.cli.subprocess.run", run)
     assert cli.run(["ui"]) == 0
     (command,) = started
@@ -173,7 +174,7 @@ def test_every_torch_load_takes_weights_only_and_nothing_else_unpickles() -> Non
 
 def test_mlflow_may_not_unpickle_and_is_told_before_it_is_imported() -> None:
     program = (
-        "import ablation.track, mlflow.environment_variables as e; "
+        "import ablation.tracking.store, mlflow.environment_variables as e; "
         "print(e.MLFLOW_ALLOW_PICKLE_DESERIALIZATION.get(), e.MLFLOW_DISABLE_TELEMETRY.get())"
     )
     bare = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")} | {"PYTHONPATH": str(ROOT)}

@@ -17,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from postgres import MlflowServer, postgres
 from study_helpers import ROOT, TINY, ablation, error_line, metrics, run_folders
 
-from ablation import store_read
-from ablation.track import Store, fetch_artifact, load_study
+from ablation.tracking import histories as store_read
+from ablation.tracking.store import Store, fetch_artifact, load_study
 
 
 def test_a_server_needs_an_address(tmp_path: Path) -> None:

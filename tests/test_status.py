@@ -18,13 +18,13 @@ from study_helpers import ablation, error_line
 
 from ablation.files import exclusive_lock, is_locked
 from ablation.records import PlannedRun
-from ablation.run_folder import SILENT_S, RunFolder
-from ablation.study import show
-from ablation.study.launchers.observer import JobInfo
-from ablation.study.live import LiveTable
+from ablation.tracking.run_folder import SILENT_S, RunFolder
+from ablation.study.terminal import status_table as show
+from ablation.study.terminal.progress import JobInfo
+from ablation.study.terminal.live import LiveTable
 from ablation.study.pace import clock, makespan_s, pace_of
-from ablation.study.plan import extend_plan, plan_file
-from ablation.study.status import RunStatus, standing, study_status
+from ablation.study.plan_file import extend_plan, plan_file
+from ablation.study.run_status import RunStatus, standing, study_status
 
 PARAMS = {"train.epochs": "10", "train.eval_every": "5"}
 KEYS = [f"{index:x}" * 64 for index in range(8)]

@@ -12,10 +12,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from store_helpers import run_folder, store_in
 
-from ablation import store_read
+from ablation.tracking import histories as store_read
 from ablation.errors import StoreError, UsageError
 from ablation.records import PlannedRun
-from ablation.track import (
+from ablation.tracking.store import (
     Mirror,
     Store,
     experiment_of,
@@ -60,7 +60,7 @@ def test_a_store_out_of_reach_is_a_warning_and_stops_nothing(
     gone = Store("http://127.0.0.1:9", None)
     mirror = Mirror(gone, folder)
     mirror.start()
-    monkeypatch.setattr("ablation.mirror.PATIENCE_S", 2.0)
+    monkeypatch.setattr("ablation.tracking.mirror.PATIENCE_S", 2.0)
     mirror.finish([])
     assert caplog.text.count("not reached") <= 1 and "127.0.0.1:9" in caplog.text
     assert "`ablation sync` copies the rest" in caplog.text
@@ -85,7 +85,7 @@ def test_an_edited_configuration_supersedes_the_old_run(tmp_path: Path) -> None:
 
 def test_eight_processes_open_a_new_store_at_once(tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from ablation.track import Store, experiment_of\n"
+        "import sys; from pathlib import Path; from ablation.tracking.store import Store, experiment_of\n"
         f"s = Store.of('sqlite:///{tmp_path}/mlflow.db', None); s.prepare(); experiment_of(s, 'shared')"
     )
     children = [
@@ -145,7 +145,7 @@ def test_a_store_of_another_form_is_read_through_mlflow(
     folder.append_metrics(1, {"val/AP": 0.5})
     folder.set_state("FINISHED")
     Mirror(store, folder, strict=True).finish([])
-    caplog.set_level("INFO", "ablation.track")
+    caplog.set_level("INFO", "ablation.tracking.store")
     monkeypatch.setattr(store_read, "_COLUMNS", {"key", "column_of_the_future"})
     (run,) = load_study(store, "s").runs
     assert run.history["value"].tolist() == [0.5]

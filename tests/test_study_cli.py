@@ -25,7 +25,7 @@ from study_helpers import (
     started_from_nothing,
 )
 
-from ablation.track import Store, load_study
+from ablation.tracking.store import Store, load_study
 
 SWEEP = """\
 # @package _global_

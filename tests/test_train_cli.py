@@ -13,9 +13,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from study_helpers import TINY, ablation, metrics, notes, run_folders, started_from_nothing
 
-from ablation import checkpoint
-from ablation.evaluate import average_precision
-from ablation.track import Store, load_study
+from ablation.training import checkpoint
+from ablation.training.evaluate import average_precision
+from ablation.tracking.store import Store, load_study
 
 
 @pytest.fixture(scope="module")

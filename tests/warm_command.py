@@ -29,7 +29,7 @@ def serve() -> None:
     own = dict(os.environ)
 
     from ablation import cli
-    from ablation.study.launchers.pool import PRELOADED
+    from ablation.study.launchers.local.pool import PRELOADED
 
     for module in ("ablation.study.app", *PRELOADED):
         importlib.import_module(module)

@@ -20,13 +20,13 @@ from ablation.errors import AblationError, Diverged, NoRoom, UsageError, one_lin
 from ablation.files import canonical_json, exclusive_lock, remove_temporaries, sha256_file, write_text
 from ablation.machine import code_version, resolve_device, resolve_precision
 from ablation.records import Declaration, PlannedRun
-from ablation.run_folder import DONE_STATES, RunFolder
-from ablation.study.anchors import resolve_anchors
+from ablation.tracking.run_folder import DONE_STATES, RunFolder
+from ablation.model.anchors import resolve_anchors
 from ablation.study.identity import run_key
 from ablation.study.interrupts import Interrupts
-from ablation.study.plan import extend_plan, plan_file
-from ablation.track import Mirror, Store, publish_plan
-from ablation.train import Run, set_up_torch
+from ablation.study.plan_file import extend_plan, plan_file
+from ablation.tracking.store import Mirror, Store, publish_plan
+from ablation.training.run import Run, set_up_torch
 
 log = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from ablation.errors import UsageError, one_line
 from ablation.files import exclusive_lock
 from ablation.losses.base import ConfidenceLoss
-from ablation.run_folder import DONE_STATES
+from ablation.tracking.run_folder import DONE_STATES
 from ablation.study.execute import Prepared
-from ablation.track import Mirror, Store
+from ablation.tracking.store import Mirror, Store
 
 log = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 from ablation.errors import UsageError
-from ablation.run_folder import RunFolder
-from ablation.study.plan import read_plan
-from ablation.track import Mirror, Store, publish_plan
+from ablation.tracking.run_folder import RunFolder
+from ablation.study.plan_file import read_plan
+from ablation.tracking.store import Mirror, Store, publish_plan
 
 
 def replay(out: Path, store: Store) -> int:

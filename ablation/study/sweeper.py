@@ -19,12 +19,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from ablation.config import RunConfig, arm_name, typed
 from ablation.errors import AblationError, UsageError, one_line
-from ablation.run_folder import DONE_STATES
+from ablation.tracking.run_folder import DONE_STATES
 from ablation.study.execute import Prepared, announce, prepare, store_of
 from ablation.study.expand import Job, expand, override_text
 from ablation.study.halving import check_rungs, prune
-from ablation.study.status import standing
-from ablation.track import Mirror
+from ablation.study.run_status import standing
+from ablation.tracking.store import Mirror
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ablation.analyse.evidence import Evidence
+from ablation.analyse.detections.run_files import Evidence
 from ablation.records import RunRecord, StudyRecord
 from ablation.rng import generator
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ablation.analyse.matches import IOUS, ClassMatches, Matches
+from ablation.analyse.detections.matches import IOUS, ClassMatches, Matches
 
 Floats = NDArray[np.float64]
 

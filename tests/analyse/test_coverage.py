@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ablation.analyse.bootstrap import difference_interval, image_part
-from ablation.analyse.matches import average_precision, resamples
+from ablation.analyse.statistics.intervals import difference_interval, image_part
+from ablation.analyse.detections.matches import average_precision, resamples
 from ablation.rng import generator
 from tests.analyse.planted import World, detections
 

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure as Canvas
 
 from ablation.analyse import figures
-from ablation.analyse.evidence import Evidence
+from ablation.analyse.detections.run_files import Evidence
 from ablation.analyse.figures import _style
 from ablation.analyse.figures._evidence import MOST, EvidenceFigure, shown_arms
 from tests.analyse.evidence_files import made_up

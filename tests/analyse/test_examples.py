@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ablation.analyse.detections import match
-from ablation.analyse.examples import draw, most_different
-from ablation.analyse.val_images import ImagesMissing, open_val
+from ablation.analyse.detections.matching import match
+from ablation.analyse.report.examples import draw, most_different
+from ablation.analyse.report.val_images import ImagesMissing, open_val
 from ablation.data.shapes import Shapes
-from ablation.evaluate import coco_ground_truth
+from ablation.training.evaluate import coco_ground_truth
 
 CLASSES = [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]
 

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 
 from ablation.analyse import figures
-from ablation.analyse.confirm import confirm_verdict
-from ablation.analyse.paired import Circumstances, compare, decide
-from ablation.analyse.power import power_of_difference, power_of_equivalence
-from ablation.analyse.verdict import StudyVerdict, judge, judged
+from ablation.commands.confirm.verdict import confirm_verdict
+from ablation.analyse.statistics.paired import Circumstances, compare, decide
+from ablation.analyse.statistics.power import power_of_difference, power_of_equivalence
+from ablation.analyse.verdict.verdict import StudyVerdict, judge, judged
 from ablation.records import Declaration, StudyRecord
 from ablation.rng import generator
 from tests.analyse.planted import truths_of
@@ -189,7 +189,7 @@ def test_under_no_effect_few_families_show_a_winner() -> None:
     """1,000 families of 4 arms that share their baseline, 5 seeds; 4 standard errors above 5 % is 7.8 %."""
     random = generator(0, "null families")
     winners = 0
-    from ablation.analyse.families import holm
+    from ablation.analyse.statistics.families import holm
 
     for _ in range(1000):
         values = pd.DataFrame(random.normal(0.4, 0.02, (5, 5)))
@@ -242,7 +242,7 @@ class Kept:
 def test_kept_detections_widen_the_interval_to_other_images() -> None:
     plain = declared(study([(bce(), 0.4), (focal(0.5, 1), 0.45)], range(4)))
     kept = Kept(plain)
-    from ablation.evaluate import average_precision as evaluated
+    from ablation.training.evaluate import average_precision as evaluated
 
     values = {key: evaluated(*files, ["thing"]).metrics["AP"] for key, files in kept.files.items()}
     runs = [dataclasses.replace(item, metrics={"val/AP": values[item.run_id]}) for item in plain.runs]

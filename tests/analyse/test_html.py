@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
-from ablation.analyse import figures, html, use
-from ablation.analyse.data_audit import about_data
-from ablation.analyse.evidence import Evidence
-from ablation.analyse.report import ReportFiles, write_report
+from ablation.analyse import figures
+from ablation.analyse.report import html
+from ablation.analyse.report import recommendation as use
+from ablation.analyse.report.data_section import about_data
+from ablation.analyse.detections.run_files import Evidence
+from ablation.analyse.report.report import ReportFiles, write_report
 from ablation.data.shapes import Shapes
-from ablation.evaluate import coco_ground_truth
+from ablation.training.evaluate import coco_ground_truth
 from ablation.records import Declaration, RunRecord, StudyRecord
 from ablation.study.app import composed
 from tests.analyse.synthetic import bce, focal, run, study, with_state

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from statsmodels.stats.weightstats import ttost_paired
 
-from ablation.analyse.bootstrap import ImagePart, difference_interval, image_part
-from ablation.analyse.equivalence import tost_p
-from ablation.analyse.families import holm
-from ablation.analyse.optimism import of_choice
+from ablation.analyse.statistics.intervals import ImagePart, difference_interval, image_part
+from ablation.analyse.statistics.equivalence import tost_p
+from ablation.analyse.statistics.families import holm
+from ablation.analyse.statistics.optimism import of_choice
 from ablation.rng import generator
 
 

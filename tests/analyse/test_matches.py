@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ablation.analyse.matches import average_precision, match, part_of, resamples
+from ablation.analyse.detections.matches import average_precision, match, part_of, resamples
 from ablation.errors import DataError
-from ablation.evaluate import average_precision as evaluated
+from ablation.training.evaluate import average_precision as evaluated
 from ablation.rng import generator
 
 Dataset = tuple[dict[str, Any], list[dict[str, Any]]]
@@ -115,7 +115,7 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     found = match(*CASES["all"])
     draws = resamples(len(found.image_ids), 20, generator(1, "draws"))
     whole = average_precision(found, draws)
-    monkeypatch.setattr("ablation.analyse.matches.CHUNK", 40)
+    monkeypatch.setattr("ablation.analyse.detections.matches.CHUNK", 40)
     assert np.array_equal(average_precision(found, draws), whole, equal_nan=True)
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from ablation.analyse import power
-from ablation.analyse.bootstrap import difference_interval
-from ablation.analyse.equivalence import tost_p
+from ablation.analyse.statistics import power
+from ablation.analyse.statistics.intervals import difference_interval
+from ablation.analyse.statistics.equivalence import tost_p
 from ablation.rng import generator
 
 

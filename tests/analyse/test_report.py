@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from ablation.analyse import figures
-from ablation.analyse.report import write_report
+from ablation.analyse.report.report import write_report
 from ablation.errors import AblationError, UsageError
 from ablation.records import PlannedRun, StudyRecord
 from tests.analyse.synthetic import bce, focal, grid, run, study, with_state
@@ -155,11 +155,11 @@ def test_a_whole_report_loads_neither_torch_nor_training_nor_pyplot(tmp_path: Pa
         "for info in pkgutil.walk_packages(package.__path__, 'ablation.analyse.'):\n"
         "    importlib.import_module(info.name)\n"
         "from tests.analyse.synthetic import grid\n"
-        "from ablation.analyse.report import write_report\n"
+        "from ablation.analyse.report.report import write_report\n"
         f"from pathlib import Path; folder = Path({str(tmp_path)!r})\n"
         "report = write_report(grid([0, 1], (0.25,), (1.0,)), folder)\n"
-        "bad = {'torch', 'mlflow', 'hydra', 'matplotlib.pyplot', 'ablation.train', 'ablation.config',"
-        " 'ablation.study', 'ablation.track'}\n"
+        "bad = {'torch', 'mlflow', 'hydra', 'matplotlib.pyplot', 'ablation.training.run', 'ablation.config',"
+        " 'ablation.study', 'ablation.tracking.store'}\n"
         "print(sorted(bad & set(sys.modules)), len(report.figures) >= 3)\n"
     )
     found = subprocess.run(

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from ablation.analyse import stats, table
+from ablation.analyse.statistics import stats
+from ablation.analyse.tables import table
 from ablation.rng import generator
 from tests.analyse.synthetic import bce, focal, study
 

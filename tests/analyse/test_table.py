@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ablation.analyse import table, values
+from ablation.analyse.tables import table
+from ablation.analyse.tables import settings as values
 from ablation.records import PlannedRun, RunRecord, StudyRecord
 from tests.analyse.synthetic import bce, focal, grid, run, study, with_state
 

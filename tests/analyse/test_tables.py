@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from ablation.analyse.tables import Table, csv, escape_latex, latex, markdown
+from ablation.analyse.report.formats import Table, csv, escape_latex, latex, markdown
 
 SMALL = Table.of(
     ["arm", "n", "difference"], [["bce", "3", "baseline"], ["a_b & c", "12", "[-0.01, +0.02]"], ["x", "", ""]]

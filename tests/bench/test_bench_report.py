@@ -17,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from store_helpers import run_folder, store_in
 from study_helpers import started_from_nothing
 
-from ablation.analyse.table import runs_table
-from ablation.track import Mirror, load_study
+from ablation.analyse.tables.table import runs_table
+from ablation.tracking.store import Mirror, load_study
 
 ARMS, SEEDS, EPOCHS = 40, 25, 100
 MORE = [f"val/AP_class/{letter}" for letter in "abcdefghijklmnopqrst"] + ["time/images_per_s", "val/AP_small"]

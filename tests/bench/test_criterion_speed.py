@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ablation.assigner import Assigner, AssignerConfig
+from ablation.objective.assigner import Assigner, AssignerConfig
 from ablation.boxes import ciou, cxcywh_to_xyxy, iou, shape_iou
-from ablation.criterion import Criterion, CriterionConfig
+from ablation.objective.criterion import Criterion, CriterionConfig
 from ablation.losses.base import ConfidenceTargets
 from ablation.losses.focal import Focal
 from ablation.model.head import HeadLayout, cell_grid

@@ -22,9 +22,9 @@ from ablation.data.voc import Voc
 from ablation.data.yolo import Yolo
 from ablation.losses.focal import Focal
 from ablation.model.yolov4_tiny import YOLOv4Tiny
-from ablation.run_folder import RunFolder
+from ablation.tracking.run_folder import RunFolder
 from ablation.study.identity import run_key
-from ablation.train import Run
+from ablation.training.run import Run
 
 
 def write_shapes(root: Path) -> Path:

@@ -12,7 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from fault_helpers import Forks, Reference, make_reference
 
-from ablation.track import Store
+from ablation.tracking.store import Store
 
 
 @pytest.fixture(scope="session")

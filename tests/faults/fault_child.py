@@ -155,7 +155,9 @@ def _watch_mlflow(places: _Places) -> None:
 
 
 def _change_training(fault: Fault) -> None:
-    from ablation import checkpoint, mirror, train
+    from ablation.training import checkpoint
+    from ablation.tracking import mirror
+    from ablation.training import run as train
 
     if fault.patience_s is not None:
         mirror.PATIENCE_S = fault.patience_s
@@ -216,7 +218,7 @@ def command(folder: str, arguments: list[str], fault: Fault, log: str) -> None:
 
 def new_store(folder: str, study: str) -> None:
     """Open the store of `folder` as a run does, and use it."""
-    from ablation.track import Store, experiment_of
+    from ablation.tracking.store import Store, experiment_of
 
     store = Store.of(f"sqlite:///{folder}/mlflow.db", None)
     store.prepare()

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import fault_child
 from fault_child import Fault
 
-from ablation.checkpoint import checkpoints
+from ablation.training.checkpoint import checkpoints
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 EPOCHS = 4
@@ -89,7 +89,7 @@ class Forks:
     def __init__(self) -> None:
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(
-            ["fault_child", "ablation.cli", "ablation.study.app", "ablation.train", "ablation.track",
+            ["fault_child", "ablation.cli", "ablation.study.app", "ablation.training.run", "ablation.tracking.store",
              "ablation.study.sweeper", "torch._inductor", "mlflow.store.tracking.sqlalchemy_store"]
         )  # fmt: skip
 

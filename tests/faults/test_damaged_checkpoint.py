@@ -11,7 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from fault_helpers import RUN, Forks, Reference, Row, holds_in_mlflow, random, the_run, with_store
 
-from ablation.checkpoint import checkpoints
+from ablation.training.checkpoint import checkpoints
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from fault_helpers import EPOCHS, RUN, Fault, Forks, Reference, Row, load_whole, one_error, random, with_store
 
-from ablation.analyse import table
-from ablation.analyse.report import write_report
-from ablation.checkpoint import checkpoints
-from ablation.track import Store, load_study
+from ablation.analyse.tables import table
+from ablation.analyse.report.report import write_report
+from ablation.training.checkpoint import checkpoints
+from ablation.tracking.store import Store, load_study
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from fault_helpers import (
     with_store,
 )
 
-from ablation.run_folder import RunFolder
+from ablation.tracking.run_folder import RunFolder
 
 SWEEP = """\
 # @package _global_

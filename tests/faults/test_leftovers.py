@@ -13,10 +13,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from fault_helpers import Row, random, with_store
 
-from ablation.analyse import table
+from ablation.analyse.tables import table
 from ablation.records import PlannedRun
-from ablation.run_folder import RunFolder
-from ablation.track import Mirror, Store, load_study, publish_plan
+from ablation.tracking.run_folder import RunFolder
+from ablation.tracking.store import Mirror, Store, load_study, publish_plan
 
 KINDS = (
     "FINISHED",

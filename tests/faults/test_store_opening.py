@@ -11,7 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from fault_helpers import Forks, Row, ended, fault_child, random
 
-from ablation.track import Store, studies
+from ablation.tracking.store import Store, studies
 
 
 def sizes(short: int, full: int) -> pytest.MarkDecorator:

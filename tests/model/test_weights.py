@@ -18,8 +18,8 @@ from ablation.model.darknet_file import stored_tensors, write_darknet
 from ablation.model.weights import load_weights, state_dict_of, write_state_dict
 from ablation.model.yolov4 import YOLOv4
 from ablation.model.yolov4_tiny import YOLOv4Tiny
-from ablation.run_folder import RunFolder
-from ablation.train import Run
+from ablation.tracking.run_folder import RunFolder
+from ablation.training.run import Run
 from tests.model import darknet_reference as reference
 
 BOTH = pytest.mark.parametrize("name", ["small", "small_tiny"])

@@ -20,9 +20,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from cluster import Cluster, cluster, missing
 from study_helpers import ROOT, TINY, ablation, error_line, metrics, run_folders
 
-from ablation.run_folder import RunFolder
-from ablation.study.launchers import slurm_queue
-from ablation.study.launchers.slurm_jobs import Submitted, submitting, write_jobs
+from ablation.tracking.run_folder import RunFolder
+from ablation.study.launchers.slurm import queue as slurm_queue
+from ablation.study.launchers.slurm.registry import Submitted, submitting, write_jobs
 
 pytest.importorskip("submitit", reason="submitit is not installed (the extra `slurm`)")
 pytestmark = [

@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from numpy.typing import NDArray
 
-from ablation.analyse.detections import Matches, matches_of
-from ablation.analyse.evidence import DETECTIONS, GROUND_TRUTH, Evidence
+from ablation.analyse.detections.matching import Matches, matches_of
+from ablation.analyse.detections.run_files import DETECTIONS, GROUND_TRUTH, Evidence
 from ablation.analyse.figures._base import Figure, StudyView
 from ablation.analyse.figures._style import BASELINE, colour, dash
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure as Canvas
 
-from ablation.analyse.evidence import number
+from ablation.analyse.detections.run_files import number
 from ablation.analyse.figures._base import StudyView
 from ablation.analyse.figures._evidence import (
     DiagnosticFigure,

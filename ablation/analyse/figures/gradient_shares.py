@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from ablation.analyse.evidence import number
+from ablation.analyse.detections.run_files import number
 from ablation.analyse.figures._base import StudyView
 from ablation.analyse.figures._evidence import DiagnosticFigure, Floats
 from ablation.analyse.figures._style import WIDTH_IN

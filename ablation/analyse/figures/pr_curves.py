@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure as Canvas
 
-from ablation.analyse.detections import RECALLS, Matches, precision_curves
+from ablation.analyse.detections.matching import RECALLS, Matches, precision_curves
 from ablation.analyse.figures._base import StudyView
 from ablation.analyse.figures._evidence import DetectionFigure, Floats, curve, legend
 from ablation.analyse.figures._style import WIDTH_IN

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure as Canvas
 from scipy.special import expit, logit
 
-from ablation.analyse.calibration import Inversion
+from ablation.analyse.detections.calibration import Inversion
 from ablation.analyse.figures._base import StudyView
 from ablation.analyse.figures._evidence import DiagnosticFigure, legend, probability_axis
 from ablation.analyse.figures._style import MUTED, WIDTH_IN

@@ -1,0 +1,1 @@
+"""What the runs detected: matching, AP, thresholds, calibration, kinds of error."""

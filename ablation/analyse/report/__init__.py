@@ -1,0 +1,1 @@
+"""The report: its content, its tables, its page."""

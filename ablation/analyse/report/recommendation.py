@@ -1,0 +1,110 @@
+"""What to do with a study's answer: the overrides of an arm, and the score threshold that goes with it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass
+
+import numpy as np
+
+from ablation.analyse.tables import table
+from ablation.analyse.detections.matching import Floats, matches_of
+from ablation.analyse.detections.run_files import Evidence
+from ablation.analyse.figures import StudyView
+from ablation.analyse.detections.thresholds import threshold_curve
+from ablation.analyse.tables.settings import format_setting, is_setting, parse_setting
+from ablation.records import RunRecord
+
+GRID = np.round(np.arange(0.01, 1.0, 0.01), 2)
+"""The thresholds that are tried: a threshold to paste needs no more digits."""
+
+
+@dataclass(frozen=True)
+class ArmThreshold:
+    """The score from which on an arm's detections are best taken.
+
+    Attributes:
+        score: the threshold of GRID with the highest F1 at IoU 0.5, averaged over the arm's seeds; of
+            equally good ones the middle one.
+        f1: that F1.
+        low, high: the lowest and highest of the seeds' own best thresholds.
+        seeds: how many runs it rests on.
+    """
+
+    score: float
+    f1: float
+    low: float
+    high: float
+    seeds: int
+
+
+def arm_threshold(view: StudyView, arm: str, evidence: Evidence) -> ArmThreshold | None:
+    """One threshold for all seeds of an arm; None where no run kept its detections."""
+    curves = []
+    for run in counted_runs(view, arm):
+        matches = matches_of(evidence, run.run_id)
+        if matches is not None and len(matches.counted):
+            curves.append(threshold_curve(matches).f1_at(GRID))
+    if not curves:
+        return None
+    mean = np.mean(curves, axis=0)
+    best = _highest(mean)
+    own = [float(GRID[_highest(curve)]) for curve in curves]
+    return ArmThreshold(float(GRID[best]), float(mean[best]), min(own), max(own), len(curves))
+
+
+def _highest(f1: Floats) -> int:
+    """Well separated scores leave a range of equally good thresholds; its middle is the safest."""
+    ties = np.flatnonzero(f1 == f1.max())
+    return int(ties[(len(ties) - 1) // 2])
+
+
+def counted_runs(view: StudyView, arm: str) -> list[RunRecord]:
+    """The records of an arm that are data, by seed."""
+    rows = view.runs[view.runs["counts"] & (view.runs["arm"] == arm)]
+    records = {run.run_id: run for run in view.study.runs}
+    return [records[run_id] for run_id in rows.sort_values("seed", kind="stable")["run_id"]]
+
+
+def overrides(view: StudyView, arm: str) -> list[str]:
+    """The overrides that make an arm of `ablation train`: its loss, and what else sets it apart.
+
+    Each is quoted for a shell where it needs to be. Empty where the arm has no run that counts.
+    """
+    runs = counted_runs(view, arm)
+    if not runs:
+        return []
+    params = runs[0].params
+    # In the order of the configuration: the loss before its settings.
+    found = [f"loss={_value(params['loss.name'])}"] if "loss.name" in params else []
+    found += [f"{key}={_value(params[key])}" for key in sorted(params) if is_setting(key)]
+    found += [f"{key}={_value(params[key])}" for key in _apart(view) if key in params]
+    return [shlex.quote(text) for text in found]
+
+
+def _apart(view: StudyView) -> list[str]:
+    """Settings besides the loss that differ between runs, such as a swept gain. A group's class is none."""
+    counted = set(view.runs.loc[view.runs["counts"], "run_id"])
+    values: dict[str, set[str]] = {}
+    for run in view.study.runs:
+        if run.run_id in counted:
+            for name, text in run.params.items():
+                values.setdefault(name, set()).add(repr(parse_setting(text)))
+    return sorted(
+        name for name, found in values.items()
+        if len(found) > 1 and not table.is_free(name) and not name.endswith(".name")
+    )  # fmt: skip
+
+
+def _value(text: str) -> str:
+    """A parameter as the store keeps it -> a value of Hydra's grammar; what is no plain word is quoted."""
+    value = parse_setting(text)
+    if value is None:
+        return "null"
+    if not isinstance(value, str):
+        return format_setting(value)
+    if re.fullmatch(r"[A-Za-z_][\w./-]*|\[[\w., -]*\]", value):
+        return value.replace(" ", "")
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

@@ -1,0 +1,1 @@
+"""Intervals, paired tests, equivalence, power: plain numbers in and out."""

@@ -1,0 +1,117 @@
+"""AP of every run on the same resampled images, from the detections that the runs kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ablation.analyse.statistics.intervals import RESAMPLES, ImagePart, image_part
+from ablation.analyse.detections.matches import Matches, average_precision, match, part_of, resamples
+from ablation.errors import AblationError
+
+MOST_RUNS = 150
+"""Matching a run's detections takes up to half a second; beyond this only some arms get an image part."""
+TOLERANCE = 1e-6
+"""By how much AP from the kept detections may differ from the logged one."""
+
+
+class KeptDetections(Protocol):
+    """What runs kept of their last evaluation."""
+
+    def ground_truth(self, run_id: str) -> dict[str, Any] | None:
+        """COCO's dictionary, None where it was not kept."""
+
+    def detections(self, run_id: str) -> Sequence[dict[str, Any]] | None:
+        """COCO's results, None where they were not kept."""
+
+
+@dataclass(frozen=True)
+class ImageLevel:
+    """AP of runs on resampled images.
+
+    Attributes:
+        images: how many there are; 0 where nothing could be resampled.
+        resampled: run_id -> (resamples,) AP; every run on the same resamples.
+        missing: run_id -> why that run has none.
+    """
+
+    images: int = 0
+    resampled: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+    def part(self, arm: Iterable[str], baseline: Iterable[str]) -> ImagePart | None:
+        """The images' part of the difference of two lists of runs, paired in order; None without."""
+        pairs = list(zip(arm, baseline, strict=True))
+        if not pairs or any(run not in self.resampled for pair in pairs for run in pair):
+            return None
+        d = np.stack([self.resampled[one] - self.resampled[other] for one, other in pairs], axis=1)
+        return image_part(d, self.images) if np.isfinite(d).all(axis=1).sum() > 2 else None
+
+
+def image_level(
+    runs: pd.DataFrame,
+    metric: str,
+    kept: KeptDetections | None,
+    generator: np.random.Generator,
+    count: int = RESAMPLES,
+) -> ImageLevel:
+    """Resample the images of a study once, and compute every run's AP on each resample.
+
+    A run is left out, with the reason, where it kept no detections, where they belong to other images
+    or objects than those of the other runs, or where they do not give the value that was logged.
+
+    Args:
+        runs: rows with run_id and the metric; see table.runs_table.
+        metric: of the validation split; anything that matches.part_of does not know has no image part.
+        kept: None: no run has detections.
+    """
+    part = part_of(metric)
+    if kept is None or part is None or not metric.startswith("val/"):
+        return ImageLevel()
+    resampled: dict[str, NDArray[np.float64]] = {}
+    missing: dict[str, str] = {}
+    weights: NDArray[np.int64] | None = None
+    first: Matches | None = None
+    for run_id, logged in zip(runs["run_id"], runs[metric].astype(float), strict=True):
+        found = _matches(kept, run_id)
+        if isinstance(found, str):
+            missing[run_id] = found
+            continue
+        if first is None or weights is None:
+            if len(found.image_ids) < 2:
+                missing[run_id] = "one image has no spread"
+                continue
+            first, images = found, len(found.image_ids)
+            # The first row is the set itself: each image once.
+            weights = np.vstack([np.ones((1, images), np.int64), resamples(images, count, generator)])
+        elif not _same_truth(first, found):
+            missing[run_id] = "its ground truth is not that of the other runs"
+            continue
+        values = average_precision(found, weights, part)
+        if not abs(values[0] - logged) <= TOLERANCE:
+            missing[run_id] = f"its detections give {metric} {values[0]:.6f}, not the logged {logged:.6f}"
+            continue
+        resampled[run_id] = values[1:]
+    return ImageLevel(0 if first is None else len(first.image_ids), resampled, missing)
+
+
+def _matches(kept: KeptDetections, run_id: str) -> Matches | str:
+    try:
+        truth, results = kept.ground_truth(run_id), kept.detections(run_id)
+        if truth is None or results is None:
+            return "no detections were kept"
+        return match(truth, results)
+    except (AblationError, KeyError, TypeError, ValueError) as error:
+        return f"its detections cannot be read ({type(error).__name__}: {error})"
+
+
+def _same_truth(one: Matches, other: Matches) -> bool:
+    return one.image_ids == other.image_ids and all(
+        a.name == b.name and np.array_equal(a.truths, b.truths)
+        for a, b in zip(one.classes, other.classes, strict=False)
+    )

@@ -1,0 +1,1 @@
+"""What a study says: comparisons of arms, the headline and what limits them."""

@@ -1,0 +1,66 @@
+"""On which terms a study is judged: margin and family, and whether they were declared before it ran."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ablation.analyse.figures import StudyView
+from ablation.analyse.tables.settings import BASELINE_LOSS
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The margin and the family that count.
+
+    Attributes:
+        margin: the smallest difference of the view's metric that matters; None: nobody said.
+        declared_before: it was declared before any run of the study had ended.
+        family: losses whose arms are tested together; None: every arm that is no BCE.
+        remarks: what a reader has to know about them, as sentences.
+    """
+
+    margin: float | None
+    declared_before: bool
+    family: tuple[str, ...] | None
+    remarks: tuple[str, ...]
+
+    def in_family(self, loss: str) -> bool:
+        """Whether an arm with this loss belongs to the family."""
+        return loss != BASELINE_LOSS if self.family is None else loss in self.family
+
+
+def terms_of(view: StudyView, margin: float | None = None) -> Terms:
+    """The first declaration counts; `margin` is used only where it says nothing about the metric."""
+    declared = view.study.declared
+    first = declared[0] if declared else None
+    remarks = []
+    if first is None or first.metric != view.metric:
+        if first is None:
+            remarks.append("No margin was declared before the study ran.")
+        else:
+            remarks.append(
+                f"The study was declared for {first.metric}, so its margin does not hold for {view.metric}: "
+                "what is said here was not planned."
+            )
+        if margin is None:
+            remarks.append("Without a margin no arm can be called equivalent.")
+        else:
+            remarks.append(f"The margin of {margin:g} was given afterwards, when the results were known.")
+        return Terms(margin, False, None if first is None else first.family, tuple(remarks))
+    before = first.runs_done == 0
+    if not before:
+        runs = "run" if first.runs_done == 1 else "runs"
+        remarks.append(
+            f"The margin of {first.margin:g} was declared when {first.runs_done} {runs} had ended already."
+        )
+    if margin is not None and margin != first.margin:
+        remarks.append(f"A margin of {margin:g} was asked for now; the declared {first.margin:g} counts.")
+    for later in declared[1:]:
+        if later.content != first.content:
+            remarks.append(
+                f"The declaration was changed after {later.runs_done} runs (margin {later.margin:g} of "
+                f"{later.metric}, level {later.level:g}); the first one counts."
+            )
+    if first.level != view.level:
+        remarks.append(f"Intervals are shown at {view.percent}, but {first.level:.0%} was declared.")
+    return Terms(first.margin, before, first.family, tuple(remarks))

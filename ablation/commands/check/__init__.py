@@ -1,0 +1,1 @@
+"""`ablation check`: the audit of a data set before training."""

@@ -1,0 +1,1 @@
+"""`ablation confirm`: the finalists of a study on fresh seeds and on the test split."""

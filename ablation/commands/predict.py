@@ -1,0 +1,152 @@
+"""Detections of a trained run on images of a folder: drawn, and in COCO's result format."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ablation.data.dataset import Image
+from ablation.data.images import SUFFIXES, read_image
+from ablation.data.letterbox import Letterbox, letterbox
+from ablation.data.picture import draw_boxes, write_image
+from ablation.training.detect import Detections, detect
+from ablation.errors import DataError, UsageError
+from ablation.training.evaluate import CocoResult, coco_results, image_id
+from ablation.files import write_json
+from ablation.machine import resolve_device
+from ablation.model.head import CellGrid, cell_grid
+from ablation.training.trained_run import TrainedRun
+
+log = logging.getLogger(__name__)
+
+BATCH = 8
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What was found.
+
+    Attributes:
+        images: how many images were looked at.
+        results: COCO's result format in original pixels, with file_name and category_name added.
+        failed: one line for each image that could not be read.
+    """
+
+    images: int
+    results: list[CocoResult]
+    failed: list[str]
+
+
+def predict(run: TrainedRun, images: Path, to: Path, score: float) -> Predictions:
+    """Detect in every image of a folder (or in one file), draw, and write detections.json.
+
+    Size, precision, non-maximum suppression and the limit of detections are those the run was
+    evaluated with. In `to`: each image under its own name with its boxes, detections.json, and
+    images.json, which holds the images and categories that its ids stand for (as in COCO's
+    ground truth). image_id counts the images from 1 in the order of their names.
+
+    Args:
+        images: a folder (not what lies below it) or a file; .jpg, .jpeg, .png.
+        to: made where it does not exist; another folder than that of the images.
+        score: in [0, 1): objectness times class probability must be above it.
+
+    Raises:
+        UsageError: no images there, or a score out of range.
+    """
+    if not 0 <= score < 1:
+        raise UsageError(f"score={score}: must be in [0, 1)")
+    paths = find_images(images)
+    if to.resolve() == paths[0].parent.resolve():
+        raise UsageError(f"to={to}: the images themselves lie there and would be overwritten")
+    device = resolve_device("auto")
+    network = run.network.to(device)
+    size_px = run.config.train.size_px
+    grid = cell_grid(network.layout, size_px, size_px, device)
+    results: list[CocoResult] = []
+    failed: list[str] = []
+    shown: list[dict[str, Any]] = []
+    numbered = iter(enumerate(paths))
+    while chunk := list(islice(numbered, BATCH)):
+        read = list(_read(chunk, failed))
+        if not read:
+            continue
+        fitted = [letterbox(image, size_px) for _, _, image in read]
+        found = _detect(run, torch.from_numpy(np.stack([square for square, _ in fitted])), grid, score)
+        for (index, path, image), detections, (_, geometry) in zip(read, found, fitted, strict=True):
+            one = _named(run.classes, path, coco_results([index], [detections], [geometry]))
+            results += one
+            shown.append(
+                {"id": image_id(index), "file_name": path.name} | {"width": geometry.width_px}
+                | {"height": geometry.height_px}
+            )  # fmt: skip
+            _draw(to / path.name, image, detections, geometry, one)
+    categories = [{"id": label + 1, "name": name} for label, name in enumerate(run.classes)]
+    write_json(to / "detections.json", results)
+    write_json(to / "images.json", {"images": shown, "categories": categories})
+    return Predictions(len(paths), results, failed)
+
+
+def find_images(images: Path) -> list[Path]:
+    """The images of a folder by name, or the one file. Raises UsageError where there is none."""
+    if images.is_file():
+        found = [images]
+    elif images.is_dir():
+        found = sorted(path for path in images.iterdir() if path.is_file())
+    else:
+        raise UsageError(f"images={images}: no such folder or file")
+    found = [path for path in found if path.suffix.lower() in SUFFIXES]
+    if not found:
+        raise UsageError(f"images={images}: no image there; the endings are {', '.join(SUFFIXES)}")
+    return found
+
+
+def _read(chunk: Sequence[tuple[int, Path]], failed: list[str]) -> Iterator[tuple[int, Path, Image]]:
+    for index, path in chunk:
+        try:
+            yield index, path, read_image(path)
+        except DataError as error:
+            log.warning("%s", error)
+            failed.append(str(error))
+
+
+@torch.no_grad()
+def _detect(run: TrainedRun, squares: Tensor, grid: CellGrid, score: float) -> list[Detections]:
+    """Letterboxed images (n, size_px, size_px, 3) uint8 -> the detections of each."""
+    train = run.config.train
+    device = grid.stride.device
+    pixels = squares.permute(0, 3, 1, 2).to(device).float() / 255
+    dtype = torch.bfloat16 if train.precision == "bf16" else None
+    with torch.autocast(device.type, dtype, enabled=dtype is not None):
+        outputs = run.network(pixels)
+    return detect(
+        outputs,
+        run.network.layout,
+        grid,
+        score_threshold=score,
+        nms_iou=train.nms_iou,
+        max_detections=train.max_detections,
+    )
+
+
+def _named(classes: Sequence[str], path: Path, results: list[CocoResult]) -> list[CocoResult]:
+    return [
+        result | {"file_name": path.name, "category_name": classes[result["category_id"] - 1]}
+        for result in results
+    ]
+
+
+def _draw(
+    path: Path, image: Image, detections: Detections, geometry: Letterbox, results: list[CocoResult]
+) -> None:
+    # The weakest first, so that the best lie on top.
+    boxes = geometry.to_original(detections.boxes_xyxy_px)[::-1]
+    texts = [f"{result['category_name']} {result['score']:.2f}" for result in reversed(results)]
+    write_image(path, draw_boxes(image, boxes, detections.labels[::-1].tolist(), texts))

@@ -1,0 +1,1 @@
+"""`ablation plan`: what a study would do and cost, before anything is started."""

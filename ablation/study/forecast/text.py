@@ -1,0 +1,101 @@
+"""What a study would do, as a person reads it."""
+
+from __future__ import annotations
+
+import logging
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from ablation.study.terminal import status_table as show
+from ablation.study.forecast.costs import Cost, Shape, as_text
+from ablation.study.execute import Prepared
+from ablation.study.forecast.measure import measure
+from ablation.study.pace import clock
+from ablation.study.forecast.forecast import Capacity, StudyPlan, shape_of
+from ablation.study.run_status import standing
+
+log = logging.getLogger(__name__)
+
+
+def size(count: int) -> str:
+    """Bytes in the unit in which they are easiest to read: 84 MB, 1.2 GB."""
+    number = float(count)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if number >= 10 or unit == "bytes" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"
+
+
+def rendered(plan: StudyPlan, launched: set[str]) -> RenderableType:
+    """The runs, then time and disk.
+
+    Args:
+        launched: standings that a launch would take up.
+    """
+    counts = {name: sum(run.standing == name for run in plan.runs) for name in show.STYLES}
+    head = Text(f"study {plan.study}  ", "bold").append_text(show.counts_line(counts, len(plan.runs)))
+    return Group(
+        head,
+        show.table(plan.runs, plan.analysis.metric, left="takes"),
+        *show.notes(plan.runs),
+        *(Text(line) for line in [*_time(plan, launched), *_left_alone(plan, launched)]),
+        Text(_disk(plan), "bold red" if plan.disk_needed > plan.disk_free else ""),
+    )
+
+
+def _time(plan: StudyPlan, launched: set[str]) -> list[str]:
+    todo = [run for run in plan.runs if run.standing in launched]
+    if not todo:
+        return ["time   nothing to do"]
+    slots, threads = plan.capacity.slots, plan.capacity.threads
+    beside = f"{min(slots, len(todo))} at a time"
+    if any(shape.threads for shape in [*plan.costs, *plan.unknown]):
+        beside += f", {threads} thread{'s' * (threads > 1)} each"
+    if plan.wall_s is not None and plan.machine_s is not None:
+        runs = f"{len(todo)} run{'s' * (len(todo) > 1)}, {beside}"
+        lines = [f"time   about {clock(plan.wall_s)} for {runs}; {clock(plan.machine_s)} of run time in all"]
+    else:
+        unknown = sum(run.left_s is None for run in todo)
+        lines = [f"time   unknown for {unknown} of {len(todo)} runs: measure=true times a few real steps"]
+    for shape, cost in plan.costs.items():
+        speed = f"{1 / cost.train_s:.0f} images/s" if cost.train_s < 1 else f"{cost.train_s:.1f} s an image"
+        lines.append(f"       {as_text(shape)}: {speed}, {cost.source}")
+    return lines + [f"       {as_text(shape)}: not known" for shape in plan.unknown]
+
+
+def _left_alone(plan: StudyPlan, launched: set[str]) -> list[str]:
+    failed = sum(run.standing == "failed" for run in plan.runs)
+    pruned = sum(run.standing == "pruned" for run in plan.runs)
+    lines = []
+    if failed and "failed" not in launched:
+        lines.append(f"       {failed} failed before and would be left alone; retry=failed redoes them")
+    if pruned and "pruned" not in launched:
+        lines.append(
+            f"       {pruned} pruned before and would be left alone; halving.enabled=false takes them up"
+        )
+    return lines
+
+
+def _disk(plan: StudyPlan) -> str:
+    if not plan.disk_needed:
+        return f"disk   nothing more; {size(plan.disk_free)} free"
+    enough = "" if plan.disk_needed <= plan.disk_free else ": NOT ENOUGH"
+    return (
+        f"disk   {size(plan.disk_needed)} more (from {plan.disk_source}), {size(plan.disk_free)} free{enough}"
+    )
+
+
+def measured(runs: list[Prepared], capacity: Capacity, launched: set[str]) -> dict[Shape, Cost]:
+    """Time each distinct shape of the runs that would be launched; says which, as it takes a while."""
+    todo = [run for run in runs if standing(run.folder) in launched]
+    distinct: dict[Shape, Prepared] = {}
+    for run in todo:
+        distinct.setdefault(shape_of(run, capacity), run)
+    costs = {}
+    for shape, run in distinct.items():
+        log.info("measuring %s", as_text(shape))
+        threads = run.config.train.threads or capacity.threads
+        costs[shape] = measure(run, min(capacity.slots, len(todo)), threads)
+    return costs

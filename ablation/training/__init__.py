@@ -1,0 +1,1 @@
+"""One run: the loop, its optimizer, checkpoints, detection, evaluation and diagnostics."""

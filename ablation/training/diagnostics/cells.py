@@ -1,0 +1,104 @@
+"""The objectness of every cell of the validation images, with its label: collected while evaluating."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ablation.objective.criterion import Criterion
+from ablation.data.dataset import Split
+from ablation.data.loader import ValBatch
+from ablation.training.diagnostics.bins import histogram, logit_edges
+from ablation.losses.base import ConfidenceTargets
+from ablation.model.head import OBJECTNESS, CellGrid, flatten_outputs
+
+MOST_IMAGES = 256
+"""Images looked at, evenly spread over a larger split: 2.7 million cells at 416 px."""
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Positives and negatives; ignored cells are left out.
+
+    Attributes:
+        logits: (n,) float32 objectness logits, on the CPU.
+        objectness: (n,) float32, 1 at positives, else 0.
+        quality: (n,) float32, IoU of the decoded box with its ground truth at positives.
+        images: how many images they come from.
+    """
+
+    logits: Tensor
+    objectness: Tensor
+    quality: Tensor
+    images: int
+
+    def targets(self) -> ConfidenceTargets:
+        """As a confidence loss takes them: (1, 1, 1, n) each."""
+        parts = (self.objectness, self.quality, torch.ones_like(self.objectness, dtype=torch.bool))
+        return ConfidenceTargets(*(part[None, None, None] for part in parts))
+
+
+class CellCollector:
+    """Watches an evaluation (see evaluate's `observe`) and keeps the cells of its images.
+
+    Cells are labelled as in training, by the criterion's assigner. The ground truth is that of `split`.
+    """
+
+    def __init__(self, criterion: Criterion, split: Split, grid: CellGrid) -> None:
+        self.criterion, self.split, self.grid = criterion, split, grid
+        count = min(len(split), MOST_IMAGES)
+        self.wanted = set(np.linspace(0, len(split) - 1, count).round().astype(int).tolist())
+        self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def __call__(self, outputs: list[Tensor], batch: ValBatch) -> None:
+        """Take what is wanted of one batch."""
+        rows = [row for row, index in enumerate(batch.indices.tolist()) if index in self.wanted]
+        if not rows:
+            return
+        raw = flatten_outputs([output[rows] for output in outputs], self.criterion.layout)
+        truth = [part.to(raw.device) for part in self._truth(batch, rows)]
+        targets = self.criterion.targets(raw, truth[0], truth[1], truth[2], self.grid)
+        valid = targets.valid
+        columns = (raw[..., OBJECTNESS], targets.objectness, targets.quality)
+        # Through numpy: what inference mode makes may not enter a graph.
+        kept = [torch.from_numpy(column[valid].float().cpu().numpy().copy()) for column in columns]
+        self._parts.append((kept[0], kept[1], kept[2]))
+
+    def cells(self) -> Cells:
+        """Everything seen."""
+        logits, objectness, quality = (torch.cat(column) for column in zip(*self._parts, strict=True))
+        return Cells(logits.nan_to_num(0.0), objectness, quality, len(self.wanted))
+
+    def _truth(self, batch: ValBatch, rows: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """boxes_cxcywh_px, labels and present of the rows, padded; ignored objects are not trained on."""
+        found = []
+        for row in rows:
+            example = self.split.examples[int(batch.indices[row])]
+            kept = ~example.ignored
+            found.append((batch.geometries[row].to_input(example.boxes_xyxy_px[kept]), example.labels[kept]))
+        most = max(1, *(len(labels) for _, labels in found))
+        boxes = torch.zeros(len(rows), most, 4)
+        labels = torch.zeros(len(rows), most, dtype=torch.int64)
+        present = torch.zeros(len(rows), most, dtype=torch.bool)
+        for row, (corners, own) in enumerate(found):
+            count = len(own)
+            low, high = torch.from_numpy(corners[:, :2].copy()), torch.from_numpy(corners[:, 2:].copy())
+            boxes[row, :count] = torch.cat([(low + high) / 2, high - low], dim=1)
+            labels[row, :count] = torch.from_numpy(own)
+            present[row, :count] = True
+        return boxes, labels, present
+
+
+def objectness_histograms(cells: Cells) -> dict[str, Any]:
+    """Counts of cells by objectness, in bins of its logit, at positives and at negatives."""
+    positive = cells.objectness > 0
+    return {
+        "images": cells.images,
+        "logit_edges": logit_edges(),
+        "positives": histogram(cells.logits[positive], logit_edges()),
+        "negatives": histogram(cells.logits[~positive], logit_edges()),
+    }

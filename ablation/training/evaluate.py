@@ -1,0 +1,261 @@
+"""COCO's average precision of a detector, through pycocotools, with the detections kept."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from torch import Tensor
+
+from ablation.data.dataset import Split
+from ablation.data.letterbox import Letterbox
+from ablation.data.loader import ValBatch, val_batches
+from ablation.training.detect import (
+    MAX_CANDIDATES,
+    MAX_DETECTIONS,
+    NMS_IOU,
+    SCORE_THRESHOLD,
+    Detections,
+    detect,
+)
+from ablation.errors import DataError
+from ablation.model.base import Detector
+from ablation.model.head import cell_grid
+
+CocoDict = dict[str, Any]
+"""A ground truth file of COCO: images, annotations, categories."""
+CocoResult = dict[str, Any]
+"""A detection in COCO's result format: image_id, category_id, bbox [x, y, w, h], score."""
+
+SIZES = ("small", "medium", "large")
+"""COCO's classes of object area in original pixels: below 32^2, to 96^2, above."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics of one evaluation and what they were computed from.
+
+    Attributes:
+        metrics: name -> value in [0, 1]: AP (mean over IoU .5:.05:.95), AP50, AP75, AP_small,
+            AP_medium, AP_large, AR100 (mean recall with 100 detections per image), and
+            AP_class/<name>, AP50_class/<name>. A size or class without objects has no entry.
+        results: every detection, in COCO's result format in original pixels, and its objectness.
+        ground_truth: what they were compared with, in COCO's format.
+    """
+
+    metrics: dict[str, float]
+    results: list[CocoResult]
+    ground_truth: CocoDict
+
+
+def image_id(index: int) -> int:
+    """The image's id in COCO's format: its position in the split, from 1."""
+    return index + 1
+
+
+def category_id(label: int) -> int:
+    """The category's id in COCO's format: the label, from 1."""
+    return label + 1
+
+
+def coco_ground_truth(split: Split, classes: Sequence[str]) -> CocoDict:
+    """The objects of a split as COCO's dictionary.
+
+    Images without objects are included: what is detected there counts as false. Ignored objects
+    become crowds: to detect them, once or often, is neither right nor wrong. Ids start at 1, of
+    annotations too: pycocotools marks an unmatched detection by 0, so an annotation with the id 0
+    could never be found. Areas are those of the boxes, in original pixels.
+    """
+    images: list[CocoDict] = []
+    annotations: list[CocoDict] = []
+    for index, example in enumerate(split.examples):
+        images.append(
+            {
+                "id": image_id(index),
+                "file_name": example.name,
+                "width": int(example.width_px),
+                "height": int(example.height_px),
+            }
+        )
+        boxes = example.boxes_xyxy_px.astype(np.float64)
+        for (x1, y1, x2, y2), label, ignored in zip(
+            boxes.tolist(), example.labels.tolist(), example.ignored.tolist(), strict=True
+        ):
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image_id(index),
+                    "category_id": category_id(label),
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "area": (x2 - x1) * (y2 - y1),
+                    "iscrowd": int(ignored),
+                }
+            )
+    categories = [{"id": category_id(label), "name": name} for label, name in enumerate(classes)]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def coco_results(
+    indices: Iterable[int], found: Iterable[Detections], geometries: Iterable[Letterbox]
+) -> list[CocoResult]:
+    """The detections of some images in COCO's result format, best score first within an image.
+
+    Boxes go back from the letterboxed input to original pixels and are clipped to the image, since
+    no annotation reaches beyond it. `objectness` is added to COCO's fields; readers of the format
+    pass over it.
+
+    Args:
+        indices: position of each image in its split.
+        found: detections of each image, in pixels of the network's input.
+        geometries: how each image was letterboxed.
+    """
+    results = []
+    for index, detections, geometry in zip(indices, found, geometries, strict=True):
+        boxes: NDArray[np.float64] = geometry.to_original(detections.boxes_xyxy_px).astype(np.float64)
+        limits = np.array([geometry.width_px, geometry.height_px] * 2, np.float64)
+        boxes = boxes.clip(0, limits)
+        for (x1, y1, x2, y2), score, label, objectness in zip(
+            boxes.tolist(),
+            detections.scores.tolist(),
+            detections.labels.tolist(),
+            detections.objectness.tolist(),
+            strict=True,
+        ):
+            results.append(
+                {
+                    "image_id": image_id(int(index)),
+                    "category_id": category_id(label),
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "score": score,
+                    "objectness": objectness,
+                }
+            )
+    return results
+
+
+def average_precision(
+    ground_truth: CocoDict, results: list[CocoResult], classes: Sequence[str]
+) -> Evaluation:
+    """COCO's metrics, computed by pycocotools with its own parameters.
+
+    No results at all are a result: 0.
+
+    Args:
+        ground_truth: as from coco_ground_truth.
+        results: as from coco_results.
+        classes: names; label i is category i + 1.
+
+    Raises:
+        DataError: the ground truth has no object that counts, so that nothing can be measured.
+    """
+    if not any(not annotation["iscrowd"] for annotation in ground_truth["annotations"]):
+        raise DataError(
+            f"no objects to evaluate on: {len(ground_truth['images'])} images with "
+            f"{len(ground_truth['annotations'])} annotations, all to be ignored"
+            if ground_truth["annotations"]
+            else f"no objects to evaluate on: {len(ground_truth['images'])} images without annotations"
+        )
+    # pycocotools prints its progress, and writes into what it is given.
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = _coco(ground_truth)
+        if results:
+            detections = truth.loadRes(copy.deepcopy(results))
+        else:
+            detections = _coco({**ground_truth, "annotations": []})
+        evaluation = COCOeval(truth, detections, "bbox")
+        evaluation.params.catIds = [category_id(label) for label in range(len(classes))]
+        evaluation.evaluate()
+        evaluation.accumulate()
+    # (IoU thresholds, recall thresholds, categories, areas, most detections), -1 where undefined
+    precision = evaluation.eval["precision"][..., -1]
+    recall = evaluation.eval["recall"][..., -1]
+    ious = np.round(evaluation.params.iouThrs, 2).tolist()
+    at_50, at_75 = ious.index(0.5), ious.index(0.75)
+    values = {
+        "AP": precision[..., 0],
+        "AP50": precision[at_50, ..., 0],
+        "AP75": precision[at_75, ..., 0],
+        "AR100": recall[..., 0],
+    }
+    values |= {f"AP_{name}": precision[..., area] for area, name in enumerate(SIZES, start=1)}
+    for label, name in enumerate(classes):
+        values[f"AP_class/{name}"] = precision[:, :, label, 0]
+        values[f"AP50_class/{name}"] = precision[at_50, :, label, 0]
+    metrics = {name: float(part[part > -1].mean()) for name, part in values.items() if (part > -1).any()}
+    return Evaluation(metrics, results, ground_truth)
+
+
+def _coco(content: CocoDict) -> COCO:
+    coco = COCO()
+    coco.dataset = copy.deepcopy(content)
+    coco.createIndex()
+    return coco
+
+
+def evaluate(
+    model: Detector,
+    split: Split,
+    classes: Sequence[str],
+    *,
+    size_px: int,
+    batch_size: int,
+    device: torch.device | str,
+    autocast: torch.dtype | None = None,
+    score_threshold: float = SCORE_THRESHOLD,
+    nms_iou: float = NMS_IOU,
+    max_detections: int = MAX_DETECTIONS,
+    max_candidates: int = MAX_CANDIDATES,
+    observe: Callable[[list[Tensor], ValBatch], None] | None = None,
+) -> Evaluation:
+    """Run `model` in eval mode over every image of `split` and measure it.
+
+    The model's mode is restored. Decoding and scores are float32 in any precision.
+
+    Args:
+        model: on `device`; its layout must be the one for `size_px`.
+        size_px: side of the letterboxed input.
+        batch_size: images at a time; does not change the result (up to rounding).
+        autocast: run the network in this precision (torch.bfloat16); None: as its weights are.
+        score_threshold, nms_iou, max_detections, max_candidates: see detect. COCO's metrics look
+            at the 100 best of an image.
+        observe: called with the heads' outputs of each batch (in inference mode) and the batch.
+
+    Raises:
+        DataError: an image cannot be read, or the split has no objects.
+    """
+    device = torch.device(device)
+    ground_truth = coco_ground_truth(split, classes)
+    grid = cell_grid(model.layout, size_px, size_px, device)
+    results: list[CocoResult] = []
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            for batch in val_batches(split, batch_size=batch_size, size_px=size_px):
+                images = batch.images.to(device).float() / 255
+                with torch.autocast(device.type, autocast, enabled=autocast is not None):
+                    outputs = model(images)
+                if observe is not None:
+                    observe(list(outputs), batch)
+                found = detect(
+                    outputs,
+                    model.layout,
+                    grid,
+                    score_threshold=score_threshold,
+                    nms_iou=nms_iou,
+                    max_detections=max_detections,
+                    max_candidates=max_candidates,
+                )
+                results += coco_results(batch.indices.tolist(), found, batch.geometries)
+    finally:
+        model.train(was_training)
+    return average_precision(ground_truth, results, classes)

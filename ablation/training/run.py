@@ -1,0 +1,397 @@
+"""One training run: the only place where data, model, criterion and optimizer meet."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from ablation.training import checkpoint
+from ablation.objective.assigner import Assigner
+from ablation.config import RunConfig
+from ablation.objective.criterion import CalibrationBatch, Criterion, LossParts
+from ablation.data.dataset import DetectionData
+from ablation.data.loader import Batch, TrainLoader, batches_per_epoch, train_batches
+from ablation.data.picture import batch_picture, write_png
+from ablation.training.diagnostics.cells import CellCollector
+from ablation.training.diagnostics.inversion import undistorted
+from ablation.training.diagnostics.recorder import PROBE_BATCHES, Recorder
+from ablation.errors import Diverged, UsageError
+from ablation.training.evaluate import Evaluation, average_precision, evaluate
+from ablation.machine import autocast_dtype, describe, resolve_device, resolve_precision
+from ablation.model.base import Detector
+from ablation.model.head import CellGrid, cell_grid
+from ablation.model.weights import LoadReport, load_weights
+from ablation.training.optim import (
+    build_optimizer,
+    gradient_norm,
+    learning_rate,
+    moving_average,
+    scaled_to_batch,
+    set_learning_rate,
+)
+from ablation.tracking.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Sums:
+    """Running sums over an epoch, kept on the device; read once, at its end."""
+
+    values: dict[str, Tensor] = field(default_factory=dict)
+    count: int = 0
+
+    def add(self, values: dict[str, Tensor]) -> None:
+        """Add one step."""
+        for name, value in values.items():
+            value = value.detach().double()
+            self.values[name] = self.values[name] + value if name in self.values else value
+        self.count += 1
+
+    def means(self) -> dict[str, float]:
+        """The mean of each value over the steps."""
+        return {name: float(value) / self.count for name, value in self.values.items()}
+
+
+class Run:
+    """Everything that one training consists of.
+
+    Args:
+        config: typed, with the precision resolved.
+        data: opened; shared by all runs of a process.
+        folder: where it is written.
+        after_epoch: called with (epoch, metrics) once an epoch is safely on disk.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        data: DetectionData,
+        folder: RunFolder,
+        after_epoch: Callable[[int, dict[str, float]], None],
+    ) -> None:
+        self.config, self.data, self.folder, self.after_epoch = config, data, folder, after_epoch
+        train = config.train
+        self.device = resolve_device(train.device)
+        if train.precision != resolve_precision(train.precision, self.device):
+            raise UsageError("train.precision: auto must be resolved before a run is built")
+        self.steps_per_epoch = batches_per_epoch(data.train, train.batch_size)
+        model = config.model.build(len(data.classes), train.size_px, config.seed)
+        self.loaded: LoadReport | None = None
+        if config.model.weights is not None:
+            self.loaded = load_weights(model, Path(config.model.weights), config.model.load_heads)
+        model = model.to(self.device)
+        if train.channels_last:
+            model = model.to(memory_format=torch.channels_last)
+        self.model: Detector = model
+        self.average = None if train.ema_decay is None else moving_average(self.model, train.ema_decay)
+        layout = self.model.layout
+        assigner = Assigner(config.assigner, layout, self.device)
+        self.criterion = Criterion(config.criterion, config.loss, layout, assigner)
+        self.optim = scaled_to_batch(config.optim, train.batch_size)
+        self.optimizer = build_optimizer(self.model, self.optim)
+        self.recorder = Recorder(folder, self.criterion)
+        self._grids: dict[tuple[int, int], CellGrid] = {}
+        self._probe: list[Batch] = []
+
+    # the two numbers that everything else serves
+
+    def loss(self, batch: Batch) -> LossParts:
+        """Forward and criterion for a batch that is on the device."""
+        height, width = batch.images.shape[-2:]
+        outputs = self.outputs(batch.images)
+        return self.criterion(
+            outputs, batch.boxes_cxcywh_px, batch.labels, batch.present, self.grid(height, width)
+        )
+
+    def evaluation(self, observe: CellCollector | None = None) -> Evaluation:
+        """COCO AP of the averaged weights on val."""
+        train = self.config.train
+        return evaluate(
+            self.network,
+            self.data.val,
+            self.data.classes,
+            size_px=train.size_px,
+            batch_size=train.eval_batch_size,
+            device=self.device,
+            autocast=self.autocast_dtype,
+            score_threshold=train.score_threshold,
+            nms_iou=train.nms_iou,
+            max_detections=train.max_detections,
+            observe=observe,
+        )
+
+    def outputs(self, images: Tensor) -> list[Tensor]:
+        """The heads for (batch, 3, height, width) uint8 images."""
+        pixels = images.to(torch.float32).div_(255)
+        if self.config.train.channels_last:
+            pixels = pixels.contiguous(memory_format=torch.channels_last)
+        with self.autocast():
+            return list(self.model(pixels))
+
+    @property
+    def autocast_dtype(self) -> torch.dtype | None:
+        """bfloat16, or None for full precision."""
+        return autocast_dtype(self.config.train.precision)
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """The precision of the network; the criterion is always float32."""
+        if self.autocast_dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, self.autocast_dtype)
+
+    def grid(self, height: int, width: int) -> CellGrid:
+        """The cells for an input of that size, built once."""
+        if (height, width) not in self._grids:
+            self._grids[height, width] = cell_grid(self.model.layout, height, width, self.device)
+        return self._grids[height, width]
+
+    # the run
+
+    def go(self) -> str:
+        """Train from the newest checkpoint, or from the start, to the end.
+
+        Returns:
+            FINISHED, or STOPPED where train.stop_after ended it.
+
+        Raises:
+            Diverged: a non-finite gradient; everything up to the last epoch is kept.
+        """
+        train = self.config.train
+        first = self.resume()
+        loader = TrainLoader(
+            self.data.train,
+            seed=self.config.seed,
+            epochs=train.epochs,
+            batch_size=train.batch_size,
+            size_px=train.size_px,
+            augment=self.config.augment,
+            workers=train.workers,
+            multi_scale=train.multi_scale,
+        )
+        with contextlib.closing(loader):
+            if first == 0:
+                self.prepare()
+            for epoch in range(first, train.epochs):
+                metrics = self.epoch(loader, epoch)
+                done = epoch + 1
+                if done % train.eval_every == 0 or done == train.epochs:
+                    metrics |= self.validate(done, final=done == train.epochs)
+                self.folder.append_metrics(done, metrics)
+                if done % train.checkpoint_every == 0 or done == train.epochs or done == train.stop_after:
+                    self.save(done)
+                    self.after_epoch(done, metrics)
+                if done == train.stop_after and done < train.epochs:
+                    return "STOPPED"
+        checkpoint.save_weights(self.folder.file("weights.pt"), self.network, list(self.data.classes))
+        return "FINISHED"
+
+    @property
+    def network(self) -> Detector:
+        """The weights that are evaluated and kept: the average where there is one."""
+        return self.model if self.average is None else cast(Detector, self.average.module)
+
+    def prepare(self) -> None:
+        """What is measured once, at the initial weights: the gain, and what the run stands on."""
+        train = self.config.train
+        if self.config.criterion.match_bce:
+            chosen = self.first_batches(self.config.criterion.calibration_batches)
+            self.criterion.calibrate(self._calibration(chosen), self.grid(train.size_px, train.size_px))
+        if self.loaded is not None:
+            log.info("%s", self.loaded.summary())
+            self.folder.note(weights=self.loaded.summary())
+        self.folder.note(
+            confidence_gain=self.criterion.gain,
+            machine=describe(self.device),
+            precision=self.config.train.precision,
+            parameters=sum(p.numel() for p in self.model.parameters()),
+        )
+        self.diagnose(0)
+
+    def first_batches(self, count: int) -> list[Batch]:
+        """The first batches of the training, though all of one size: the same for every arm of a seed."""
+        train = self.config.train
+        batches = train_batches(
+            self.data.train,
+            seed=self.config.seed,
+            epoch=0,
+            epochs=train.epochs,
+            batch_size=train.batch_size,
+            size_px=train.size_px,
+            augment=self.config.augment,
+        )
+        return list(_first(batches, count))
+
+    def _calibration(self, batches: list[Batch]) -> Iterator[CalibrationBatch]:
+        # Batch statistics as in training, but none of them may move the network's own.
+        norms = [m for m in self.model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+        former = [{name: buffer.clone() for name, buffer in module.named_buffers()} for module in norms]
+        self.model.train()
+        for batch in batches:
+            batch = batch.to(self.device)
+            with torch.no_grad():
+                outputs = self.outputs(batch.images)
+            yield outputs, batch.boxes_cxcywh_px, batch.labels, batch.present
+        for module, buffers in zip(norms, former, strict=True):
+            for name, buffer in module.named_buffers():
+                buffer.copy_(buffers[name])
+
+    def epoch(self, loader: TrainLoader, epoch: int) -> dict[str, float]:
+        """Train one epoch (0-based) and return its metrics."""
+        self.model.freeze_backbone(epoch < self.config.train.freeze_backbone_epochs)
+        self.model.train()
+        sums, started = Sums(), time.perf_counter()
+        rate = 0.0
+        for index, batch in enumerate(loader.epoch(epoch)):
+            self._record(batch, epoch, index)
+            step = epoch * self.steps_per_epoch + index
+            rate = learning_rate(self.optim, step, self.steps_per_epoch, self.config.train.epochs)
+            set_learning_rate(self.optimizer, rate)
+            sums.add(self.step(batch.to(self.device), epoch, index))
+        seconds = time.perf_counter() - started
+        means = sums.means()
+        images = self.steps_per_epoch * self.config.train.batch_size
+        return {f"train/{name}": value for name, value in means.items()} | {
+            "train/lr": rate,
+            "time/train_s": seconds,
+            "time/images_per_s": images / seconds,
+        }
+
+    def step(self, batch: Batch, epoch: int, index: int) -> dict[str, Tensor]:
+        """One step of the optimizer. Raises Diverged before a non-finite gradient can touch a weight."""
+        self.optimizer.zero_grad(set_to_none=True)
+        parts = self.loss(batch)
+        parts.total.backward()  # type: ignore[no-untyped-call]
+        norm = gradient_norm(self.model, self.config.optim.clip_norm)
+        # The gradient, not the loss: exp() in a box's size can have the one infinite and not the other.
+        if not bool(torch.isfinite(norm) & torch.isfinite(parts.total)):
+            raise Diverged(
+                f"epoch {epoch + 1}, step {index + 1}: loss {float(parts.total):.4g}, "
+                f"gradient norm {float(norm):.4g}"
+            )
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        size = batch.images.shape[0]
+        return {
+            "loss": parts.total,
+            "loss_box": parts.box,
+            "loss_class": parts.classes,
+            "loss_confidence": parts.confidence,
+            "positives_per_image": parts.positives / size,
+            "ignored_per_image": parts.ignored / size,
+            "lost_boxes_per_image": parts.lost / size,
+            "grad_norm": norm,
+        }
+
+    def _record(self, batch: Batch, epoch: int, index: int) -> None:
+        """Keep the hash of the first and of the last batch: arms with one seed must agree on both.
+
+        The first is also drawn, for a person to see what the network is trained on.
+        """
+        if epoch == 0 and index == 0:
+            self.folder.note(first_batch=batch.digest())
+            picture = batch_picture(
+                batch.images.numpy(),
+                batch.boxes_cxcywh_px.numpy(),
+                batch.labels.numpy(),
+                batch.present.numpy(),
+                self.data.classes,
+            )
+            write_png(self.folder.file("batch.png"), picture)
+        if epoch == self.config.train.epochs - 1 and index == self.steps_per_epoch - 1:
+            self.folder.note(last_batch=batch.digest())
+
+    def validate(self, done: int, final: bool) -> dict[str, float]:
+        """Evaluate on val after `done` epochs; the last time, keep the detections for the analysis.
+
+        The final AP_undistorted and AP50_undistorted are those of the kept detections with what the
+        loss does to the objectness undone.
+        """
+        train = self.config.train
+        started = time.perf_counter()
+        collector = None
+        if final and train.diagnostics:
+            grid = self.grid(train.size_px, train.size_px)
+            collector = CellCollector(self.criterion, self.data.val, grid)
+        found = self.evaluation(collector)
+        metrics = {f"val/{name}": value for name, value in found.metrics.items()}
+        if final:
+            self.folder.write_json("detections/ground_truth.json", found.ground_truth)
+            self.folder.write_json("detections/val.json", found.results)
+            again = undistorted(found.results, self.config.loss)
+            undone = average_precision(found.ground_truth, again, self.data.classes).metrics
+            metrics |= {f"val/{name}_undistorted": undone[name] for name in ("AP", "AP50")}
+        metrics["time/eval_s"] = time.perf_counter() - started
+        return metrics | self.diagnose(done, collector)
+
+    def diagnose(self, done: int, collector: CellCollector | None = None) -> dict[str, float]:
+        """Measure the gradients after `done` epochs; with a collector, the final model as well."""
+        train = self.config.train
+        if not train.diagnostics:
+            return {}
+        started = time.perf_counter()
+        self._probe = self._probe or self.first_batches(PROBE_BATCHES)
+        batches, grid = list(self._calibration(self._probe)), self.grid(train.size_px, train.size_px)
+        self.recorder.gradients(done, batches, grid)
+        if collector is not None:
+            self.recorder.final(batches, grid, collector.cells())
+        return {"time/diagnostics_s": time.perf_counter() - started}
+
+    # checkpoints
+
+    def save(self, done: int) -> None:
+        """Write everything that the next epoch depends on."""
+        checkpoint.save(
+            self.folder.path,
+            done,
+            {
+                "model": self.model.state_dict(),
+                "average": None if self.average is None else self.average.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "calibration": self.criterion.calibration,
+                "classes": list(self.data.classes),
+            },
+        )
+
+    def resume(self) -> int:
+        """Load the newest whole checkpoint; returns the number of finished epochs."""
+        found = checkpoint.load_newest(self.folder.path, self.device)
+        if found is None:
+            self.folder.truncate_metrics(0)
+            return 0
+        done, state = found
+        self.model.load_state_dict(state["model"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.criterion.calibration = state["calibration"]
+        self.folder.truncate_metrics(done)
+        log.info("%s: resumed after epoch %d", self.folder.path, done)
+        return done
+
+
+def _first(batches: Iterator[Batch], count: int) -> Iterator[Batch]:
+    for index, batch in enumerate(batches):
+        if index == count:
+            return
+        yield batch
+
+
+def set_up_torch(config: RunConfig) -> None:
+    """Threads and determinism of this process."""
+    if config.train.threads is not None:
+        torch.set_num_threads(config.train.threads)
+    if config.train.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.benchmark = False
+        torch.use_deterministic_algorithms(True, warn_only=True)
