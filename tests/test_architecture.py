@@ -75,9 +75,9 @@ def test_every_module_has_a_row() -> None:
     assert {top(path) for path in FILES} == set(RANK)
 
 
-def test_only_track_imports_mlflow() -> None:
+def test_only_the_store_imports_mlflow() -> None:
     users = [path.name for path in FILES if any(name.split(".")[0] == "mlflow" for name in imports(path))]
-    assert users == ["track.py"]
+    assert users == ["store.py"]
 
 
 def test_the_analysis_loads_neither_torch_nor_training() -> None:

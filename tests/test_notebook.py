@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from study_helpers import ROOT, TINY, ablation
+from helpers.command import ROOT, TINY, ablation
 
 nbformat = pytest.importorskip("nbformat", reason="nbformat is not installed")
 WALK = ROOT / "notebooks" / "study_walk.ipynb"

@@ -23,10 +23,8 @@ import torch
 import yaml
 from omegaconf import OmegaConf
 
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parent / "data"))
-from study_helpers import ROOT, TINY, ablation, error_line
-from voc_folder import annotation, write_voc
+from helpers.command import ROOT, TINY, ablation, error_line
+from helpers.voc_folder import annotation, write_voc
 
 from ablation import cli
 from ablation.training import checkpoint

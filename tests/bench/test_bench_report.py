@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from store_helpers import run_folder, store_in
-from study_helpers import started_from_nothing
+from helpers.store import run_folder, store_in
+from helpers.command import started_from_nothing
 
 from ablation.analyse.tables.table import runs_table
 from ablation.tracking.store import Mirror, load_study

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from study_helpers import run_folders, started_from_nothing
+from helpers.command import run_folders, started_from_nothing
 
 RUN = [
     "model=yolov4_small", "data.train_images=128", "data.val_images=8", "train.size_px=96", "data.size_px=96",

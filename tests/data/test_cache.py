@@ -170,7 +170,7 @@ def test_an_image_of_another_size_than_announced_is_an_error(tmp_path: Path) -> 
 
 
 def test_an_unchanged_file_is_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from voc_folder import encode, picture
+    from helpers.voc_folder import encode, picture
 
     monkeypatch.setattr(verify, "_SETTLED_S", -60.0)
     decoded: list[str] = []
@@ -199,7 +199,7 @@ def test_an_unchanged_file_is_checked_once(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_file_changed_just_now_is_not_trusted_to_stay(tmp_path: Path) -> None:
-    from voc_folder import encode, picture
+    from helpers.voc_folder import encode, picture
 
     path = tmp_path / "a.png"
     path.write_bytes(encode(picture(), ".png"))

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from format_copies import read_voc, write_coco, write_yolo
+from helpers.format_copies import read_voc, write_coco, write_yolo
 from numpy.testing import assert_array_equal
 from omegaconf import OmegaConf
-from voc_folder import encode, picture, write_voc
+from helpers.voc_folder import encode, picture, write_voc
 
 from ablation.data.coco import Coco
 from ablation.data.dataset import DataSource, Split

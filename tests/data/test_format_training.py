@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
-from format_copies import read_voc, write_coco, write_yolo
-from voc_folder import Box, annotation, encode
+from helpers.format_copies import read_voc, write_coco, write_yolo
+from helpers.voc_folder import Box, annotation, encode
 
 from ablation.config import OptimConfig, RunConfig, TrainConfig
 from ablation.data.augment import AugmentConfig

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
-from voc_folder import write_voc
+from helpers.voc_folder import write_voc
 
 from ablation.boxes import cxcywh_to_xyxy
 from ablation.data.augment import AugmentConfig, augment

@@ -6,8 +6,8 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from format_copies import read_voc, write_coco, write_yolo
-from voc_folder import annotation, encode, picture, write_voc
+from helpers.format_copies import read_voc, write_coco, write_yolo
+from helpers.voc_folder import annotation, encode, picture, write_voc
 
 from ablation.data.coco import Coco
 from ablation.data.file_source import FileSource

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 from omegaconf import OmegaConf
-from voc_folder import Box, annotation, encode, picture, write_voc
+from helpers.voc_folder import Box, annotation, encode, picture, write_voc
 
 from ablation.data.voc import Voc
 from ablation.errors import AblationError, DataError, UsageError

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import yaml
-from format_copies import read_voc, write_yolo
+from helpers.format_copies import read_voc, write_yolo
 from numpy.testing import assert_allclose
-from voc_folder import encode, picture, write_voc
+from helpers.voc_folder import encode, picture, write_voc
 
 from ablation.data.yolo import Yolo
 from ablation.errors import AblationError, DataError, UsageError

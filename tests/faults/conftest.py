@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from fault_helpers import Forks, Reference, make_reference
+from helpers.fault_trials import Forks, Reference, make_reference
 
 from ablation.tracking.store import Store
 

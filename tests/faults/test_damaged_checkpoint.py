@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from fault_helpers import RUN, Forks, Reference, Row, holds_in_mlflow, random, the_run, with_store
+from helpers.fault_trials import RUN, Forks, Reference, Row, holds_in_mlflow, random, the_run, with_store
 
 from ablation.training.checkpoint import checkpoints
 

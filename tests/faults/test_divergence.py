@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from fault_helpers import EPOCHS, RUN, Fault, Forks, Reference, Row, load_whole, one_error, random, with_store
+from helpers.fault_trials import EPOCHS, RUN, Fault, Forks, Reference, Row, load_whole, one_error, random, with_store
 
 from ablation.analyse.tables import table
 from ablation.analyse.report.report import write_report

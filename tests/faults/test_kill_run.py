@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from fault_helpers import RUN, Fault, Forks, Reference, Row, ended, holds_in_mlflow, random, with_store
+from helpers.fault_trials import RUN, Fault, Forks, Reference, Row, ended, holds_in_mlflow, random, with_store
 
 
 def chosen_places(reference: Reference, count: int, generator: np.random.Generator) -> list[int]:

@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from fault_helpers import (
+from helpers.fault_trials import (
     ROOT,
     RUN,
     Forks,

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from fault_helpers import Row, random, with_store
+from helpers.fault_trials import Row, random, with_store
 
 from ablation.analyse.tables import table
 from ablation.records import PlannedRun

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from fault_helpers import (
+from helpers.fault_trials import (
     RUN,
     Fault,
     Forks,

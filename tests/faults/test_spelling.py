@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from fault_helpers import ROOT, Row, random
+from helpers.fault_trials import ROOT, Row, random
 
 from ablation.config import RunConfig, typed
 from ablation.study.app import composed

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from fault_helpers import Forks, Row, ended, fault_child, random
+from helpers.fault_trials import Forks, Row, ended, fault_child, random
 
 from ablation.tracking.store import Store, studies
 

@@ -1,10 +1,9 @@
-"""Small networks with every tensor its own value; lets `from tests.model import ...` work anywhere."""
+"""Small networks with every tensor its own value."""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,6 @@ import torch
 from ablation.model.base import Detector
 from ablation.model.yolov4 import YOLOv4
 from ablation.model.yolov4_tiny import YOLOv4Tiny
-
-ROOT = str(Path(__file__).resolve().parents[2])
-if ROOT not in sys.path:
-    sys.path.insert(0, ROOT)
 
 
 @pytest.fixture

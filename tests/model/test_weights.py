@@ -20,7 +20,7 @@ from ablation.model.yolov4 import YOLOv4
 from ablation.model.yolov4_tiny import YOLOv4Tiny
 from ablation.tracking.run_folder import RunFolder
 from ablation.training.run import Run
-from tests.model import darknet_reference as reference
+from helpers import darknet_reference as reference
 
 BOTH = pytest.mark.parametrize("name", ["small", "small_tiny"])
 

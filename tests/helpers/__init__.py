@@ -1,0 +1,1 @@
+"""What tests share: the command, made-up studies, oracles, servers and faults."""

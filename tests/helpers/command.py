@@ -1,0 +1,85 @@
+"""Running the real command line in a folder of its own, on a network and images that take seconds."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from helpers.warm_command import ENVIRONMENT, LIMIT_S, WarmCommand
+from helpers.warm_command import ROOT as ROOT
+
+TINY = [
+    "model=yolov4_small",
+    "model.width=0.0625",
+    "model.depth=0.1",
+    "data.train_images=24",
+    "data.val_images=8",
+    "data.size_px=64",
+    "train.size_px=64",
+    "train.batch_size=8",
+    "train.epochs=2",
+    "train.eval_every=1",
+    "train.precision=fp32",
+    "train.threads=1",
+]
+"""Overrides for a run of about a second."""
+
+
+def ablation(folder: Path, *arguments: str, check: int | None = 0) -> subprocess.CompletedProcess[str]:
+    """Run the command in `folder`; `check` is the exit code it must have (None: any)."""
+    return _checked(_warm().run(folder, arguments), check)
+
+
+def started_from_nothing(
+    folder: Path, *arguments: str, check: int | None = 0
+) -> subprocess.CompletedProcess[str]:
+    """As `ablation`, in an interpreter that starts for it alone."""
+    result = subprocess.run(
+        [sys.executable, "-m", "ablation.cli", *arguments],
+        cwd=folder, env=os.environ | ENVIRONMENT, capture_output=True, text=True, check=False,
+        timeout=LIMIT_S,
+    )  # fmt: skip
+    return _checked(result, check)
+
+
+@functools.cache
+def _warm() -> WarmCommand:
+    return WarmCommand()
+
+
+def _checked(result: subprocess.CompletedProcess[str], check: int | None) -> subprocess.CompletedProcess[str]:
+    if check is not None:
+        assert result.returncode == check, f"exit {result.returncode}\n{result.stdout}\n{result.stderr}"
+    return result
+
+
+def error_line(result: subprocess.CompletedProcess[str]) -> str:
+    """The one line that the command ended with; there must be no traceback before it."""
+    assert "Traceback" not in result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith("ablation: ")]
+    assert len(lines) == 1, result.stderr
+    return lines[0]
+
+
+def run_folders(folder: Path) -> list[Path]:
+    """The runs below `folder`."""
+    return sorted(path.parent for path in (folder / "runs").glob("*/*/*/run.json"))
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    """The run's lines, without what is a time."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [
+        {"epoch": line["epoch"]} | {k: v for k, v in line["metrics"].items() if not k.startswith("time/")}
+        for line in lines
+    ]
+
+
+def notes(run: Path) -> dict[str, Any]:
+    """Facts found while training."""
+    return dict(json.loads((run / "notes.json").read_text()))

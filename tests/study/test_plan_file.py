@@ -1,0 +1,48 @@
+"""What a study declares about its analysis is kept with its time, and a later change stays visible."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from helpers.command import TINY, ablation, error_line
+
+from ablation.records import Declaration
+from ablation.study.plan_file import extend_plan, read_plan
+from ablation.tracking.store import Store, load_study
+
+
+def test_the_first_declaration_stays_and_a_changed_margin_is_added(tmp_path: Path) -> None:
+    study = ["train", "-m", *TINY, "loss=bce,focal", "train.epochs=1", "study=declared"]
+    ablation(tmp_path, *study, "analysis.margin=0.02")
+    ablation(tmp_path, *study, "analysis.margin=0.05")  # nothing to train: the results are known by now
+    ablation(tmp_path, *study, "analysis.margin=0.05")
+    plan = read_plan(tmp_path / "runs" / "declared" / "plan.json")
+    assert [(d.margin, d.runs_done) for d in plan.declared] == [(0.02, 0), (0.05, 2)]
+    store = Store.of(f"sqlite:///{tmp_path / 'mlflow.db'}", None)
+    assert load_study(store, "declared").declared == tuple(plan.declared)
+    ablation(tmp_path, "sync")
+    assert load_study(store, "declared").declared == tuple(plan.declared)
+
+
+def test_a_margin_is_no_part_of_a_run(tmp_path: Path) -> None:
+    """Else a margin that was thought over would train everything anew."""
+    run = ["train", *TINY, "train.epochs=1"]
+    ablation(tmp_path, *run)
+    again = ablation(tmp_path, *run, "analysis.margin=0.3", "analysis.metric=val/AP50")
+    assert "FINISHED already" in again.stderr
+    assert len(list(tmp_path.glob("runs/*/*/*/run.json"))) == 1
+
+
+def test_a_margin_that_is_none_is_refused(tmp_path: Path) -> None:
+    result = ablation(tmp_path, "train", *TINY, "analysis.margin=0", check=2)
+    assert "analysis.margin: found 0.0, must be > 0" in error_line(result)
+
+
+def test_a_plan_of_an_older_version_declares_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps({"runs": [{"arm": "bce", "seed": 0, "key": "k", "command": "c"}]}))
+    assert read_plan(path).declared == []
+    plan = extend_plan(path, [], Declaration("val/AP", 0.01, 0.95, ("focal",), 5, 1))
+    assert read_plan(path) == plan and plan.declared[0].family == ("focal",)

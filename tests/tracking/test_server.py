@@ -1,0 +1,107 @@
+"""tracking=server: a real MLflow server on a real PostgreSQL, killed in the middle of a study."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from helpers.postgres import MlflowServer, postgres
+from helpers.command import ROOT, TINY, ablation, error_line, metrics, run_folders
+
+from ablation.tracking import histories as store_read
+from ablation.tracking.store import Store, fetch_artifact, load_study
+
+
+def test_a_server_needs_an_address(tmp_path: Path) -> None:
+    said = error_line(ablation(tmp_path, "train", "tracking=server", *TINY, check=2))
+    assert "tracking.uri" in said
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[MlflowServer]:
+    pytest.importorskip("pg8000", reason="pg8000, the driver for PostgreSQL, is not installed")
+    with postgres(tmp_path / "pg") as database:
+        mlflow = MlflowServer(database, tmp_path)
+        mlflow.start()
+        try:
+            yield mlflow
+        finally:
+            mlflow.kill()
+
+
+def epochs_done(folder: Path) -> list[int]:
+    return [len((run / "metrics.jsonl").read_text().splitlines()) if (run / "metrics.jsonl").exists() else 0
+            for run in run_folders(folder)]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_server_killed_in_mid_training_stops_nothing_and_loses_nothing(
+    tmp_path: Path, server: MlflowServer
+) -> None:
+    epochs = 30
+    study = ["-m", "study=team", *TINY, f"train.epochs={epochs}", "loss=focal", "loss.alpha=0.25,0.75",
+             "seed=0,1", "hydra.launcher.slots=4"]  # fmt: skip
+    with (tmp_path / "train.log").open("w") as log:
+        training = subprocess.Popen(
+            [sys.executable, "-m", "ablation.cli", "train", *study, "tracking=server",
+             f"tracking.uri={server.uri}"],
+            cwd=tmp_path, stdout=log, stderr=log,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+    while len(epochs_done(tmp_path)) < 4 or min(epochs_done(tmp_path)) < 4:
+        assert training.poll() is None, (tmp_path / "train.log").read_text()[-3000:]
+        time.sleep(0.1)
+    server.kill()
+    at_kill = epochs_done(tmp_path)
+    assert max(at_kill) < epochs, "the training was over before the server was killed"
+    while min(epochs_done(tmp_path)) < max(at_kill) + 5:  # without a server they go on
+        assert training.poll() is None, (tmp_path / "train.log").read_text()[-3000:]
+        time.sleep(0.1)
+    server.start()
+    assert training.wait(300) == 0, (tmp_path / "train.log").read_text()[-3000:]
+    assert epochs_done(tmp_path) == [epochs] * 4
+
+    ablation(tmp_path, "sync", f"uri={server.uri}")
+    store = Store.of(server.uri, None)
+    client, runs = store.client(), load_study(store, "team").runs
+    assert [run.state for run in runs] == ["FINISHED"] * 4
+    for run in runs:
+        wanted = [
+            (name, line["epoch"], line["time_ms"], value)
+            for line in map(json.loads, (Path(run.folder) / "metrics.jsonl").read_text().splitlines())
+            for name, value in line["metrics"].items()
+        ]
+        found = Counter(
+            (point.key, point.step, point.timestamp, point.value)
+            for name in run.metrics
+            for point in client.get_metric_history(run.run_id, name)
+        )
+        assert found == Counter(wanted) and set(found.values()) == {1}
+        assert run.history["epoch"].value_counts().eq(len(set(run.history["metric"]))).any()
+    # In bulk as one by one; and a file that has to be downloaded.
+    found = [client.get_run(run.run_id) for run in runs]
+    slow = store_read.points_one_by_one(client, found)
+    for run in runs:
+        assert run.history.equals(store_read.history(slow[run.run_id]))
+    file = fetch_artifact(store, runs[0].run_id, "detections/val.json")
+    own = Path(runs[0].folder) / "detections/val.json"
+    assert file is not None and file != own and file.read_bytes() == own.read_bytes()
+
+    # The server changed nothing in what was learned.
+    ablation(tmp_path, "train", *study[1:-3], "loss.alpha=0.25", "seed=0", "out=alone", "tracking=none")
+    (alone,) = (path.parent for path in (tmp_path / "alone").glob("*/*/*/run.json"))
+    (same,) = (
+        run
+        for run in run_folders(tmp_path)
+        if run.name == alone.name and run.parent.name == alone.parent.name
+    )
+    assert metrics(alone) == metrics(same)
+    ablation(tmp_path, "report", "study=team", f"uri={server.uri}")
