@@ -13,34 +13,30 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "ablation"
 
-# Each row may import from the rows above it and, inside a folder, from its own.
-ROWS = [
-    ["__init__"],
-    ["errors"],
-    ["files", "rng", "boxes", "records"],
-    ["data"],
-    ["model"],
-    ["losses"],
-    ["assigner"],
-    ["criterion"],
-    ["detect"],
-    ["evaluate"],
-    ["config_study"],
-    ["config"],
-    ["run_folder", "machine", "optim", "checkpoint"],
-    ["diagnostics"],
-    ["chart_view", "mirror", "store_read", "store_uri"],
-    ["artifacts"],
-    ["track"],
-    ["train"],
-    ["study"],
-    ["export", "importing", "predict"],
-    ["analyse"],
-    ["confirm"],
-    ["cli"],
-]
-RANK = {name: rank for rank, row in enumerate(ROWS) for name in row}
+# Each room may import those below it and, inside a folder, its own files.
+ROOMS = """
+    cli
+    commands
+    study
+    training
+    config
+    objective
+    model
+    analyse
+    data
+    tracking
+    losses
+    records
+    machine
+    boxes
+    files
+    rng
+    errors
+    __init__
+""".split()
+HEIGHT = {room: -depth for depth, room in enumerate(ROOMS)}
 FILES = sorted(PACKAGE.rglob("*.py"))
+MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in FILES}
 
 
 def imports(path: Path) -> set[str]:
@@ -55,24 +51,69 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-def top(path: Path) -> str:
+def module(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def room(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
+def imported_modules(path: Path) -> set[str]:
+    """The package's own modules that a file imports, late imports included."""
+    return (imports(path) & MODULES) - {module(path)}
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_imports_run_one_way(path: Path) -> None:
-    mine = top(path)
-    for name in imports(path):
-        parts = name.split(".")
-        if parts[0] != "ablation" or len(parts) < 2:
-            continue
-        other = parts[1]
-        if other in RANK and other != mine:
-            assert RANK[other] < RANK[mine], f"{path.name} ({mine}) imports {name}, which stands below it"
+def test_imports_run_downwards(path: Path) -> None:
+    for name in imported_modules(path) - {"ablation"}:
+        other = name.split(".")[1]
+        if other != room(path):
+            assert HEIGHT[other] < HEIGHT[room(path)], f"{module(path)} imports {name}, which stands above it"
 
 
-def test_every_module_has_a_row() -> None:
-    assert {top(path) for path in FILES} == set(RANK)
+def test_every_room_has_its_place() -> None:
+    assert {room(path) for path in FILES} == set(ROOMS)
+
+
+def circles(arrows: dict[str, set[str]]) -> list[str]:
+    """The nodes from which a way leads back to themselves."""
+
+    def reachable(start: str) -> set[str]:
+        seen: set[str] = set()
+        todo = list(arrows[start])
+        while todo:
+            node = todo.pop()
+            if node not in seen:
+                seen.add(node)
+                todo += arrows.get(node, set())
+        return seen
+
+    return sorted(node for node in arrows if node in reachable(node))
+
+
+def test_no_two_modules_import_each_other_not_even_late() -> None:
+    # A package's own __init__ offers names of its modules; that is no circle of files.
+    arrows = {module(path): imported_modules(path) for path in FILES if path.name != "__init__.py"}
+    assert circles(arrows) == []
+
+
+@pytest.mark.parametrize("folder", ["", *sorted(str(p.parent.relative_to(PACKAGE)) for p in FILES
+                                                if p.name == "__init__.py" and p.parent != PACKAGE)])
+def test_the_rooms_of_a_folder_form_no_circle(folder: str) -> None:
+    """Rooms are the files and folders directly inside a folder."""
+    inside = [path for path in FILES if path.is_relative_to(PACKAGE / folder)]
+    rooms = {module(path): path.relative_to(PACKAGE / folder).parts[0] for path in inside}
+    arrows: dict[str, set[str]] = {name: set() for name in rooms.values() if name != "__init__.py"}
+    for path in inside:
+        here = rooms[module(path)]
+        if here != "__init__.py":
+            arrows[here] |= {rooms[name] for name in imported_modules(path) if name in rooms} - {here, "__init__.py"}
+    assert circles(arrows) == []
+
+
+def test_the_search_for_circles_finds_one() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c"]
 
 
 def test_only_the_store_imports_mlflow() -> None:

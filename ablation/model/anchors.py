@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ablation.commands.check.audit import letterboxed_sizes, spread_over_heads
+from ablation.data.anchors import letterboxed_sizes, spread_over_heads
 from ablation.data.dataset import DetectionData
 from ablation.errors import DataError
 from ablation.model.base import AUTO, DetectorConfig

@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose
 from helpers.command import TINY, ablation, run_folders
 
 from ablation.cli import run as command
-from ablation.commands.check.audit import fit_of, letterboxed_sizes, shape_ious, spread_over_heads
+from ablation.data.anchors import fit_of, letterboxed_sizes, shape_ious, spread_over_heads
 from ablation.data.dataset import DetectionData, Example, Image, Split
 from ablation.data.voc import Voc
 from ablation.errors import DataError, UsageError

@@ -19,7 +19,8 @@ from ablation.commands.check.report import show
 from ablation.objective.assigner import AssignerConfig
 from ablation.boxes import shape_iou
 from ablation.cli import run
-from ablation.commands.check.audit import Audit, audit, fit_of, kmeans_anchors, letterboxed_sizes, shape_ious
+from ablation.commands.check.audit import Audit, audit
+from ablation.data.anchors import fit_of, kmeans_anchors, letterboxed_sizes, shape_ious
 from ablation.data.dataset import DetectionData, Example, Fault, Image, Split
 from ablation.data.voc import Voc
 from ablation.errors import DataError, UsageError
