@@ -111,12 +111,12 @@ def train(arguments: list[str]) -> int:
 
 def plan(arguments: list[str]) -> int:
     """What a study would do; takes what `train -m` takes, and measure=true."""
-    from ablation.study.forecast.seeds import seeds_text
     from ablation.study.app import study_runs
     from ablation.study.forecast.forecast import plan_study
-    from ablation.study.terminal.status_table import console_on
+    from ablation.study.forecast.seeds import seeds_text
     from ablation.study.forecast.text import measured, rendered
     from ablation.study.sweeper import wanted
+    from ablation.study.terminal.status_table import console_on
 
     own = [argument for argument in arguments if argument.startswith("measure=")]
     if own and own[-1] not in ("measure=true", "measure=false"):
@@ -152,11 +152,11 @@ def status(arguments: list[str]) -> int:
 
 def check(arguments: list[str]) -> int:
     """Audit a data set; takes what train takes, and test=true to look at the test split too."""
+    from ablation.commands.check.check import check as look_at
     from ablation.commands.check.report import show, write_files
     from ablation.config import typed
     from ablation.files import safe_name
     from ablation.study.app import composed
-    from ablation.commands.check import check as look_at
 
     own = [argument for argument in arguments if argument.startswith("test=")]
     if own and own[-1] not in ("test=true", "test=false"):
@@ -225,7 +225,7 @@ def _show_in_mlflow(store: Store, study: StudyRecord, written: ReportFiles, metr
 
 def confirm(arguments: list[str]) -> int:
     """The finalists of a study on fresh seeds, and on the test split; takes what train takes besides."""
-    from ablation.commands.confirm import confirm as confirm_study
+    from ablation.commands.confirm.confirm import confirm as confirm_study
     from ablation.tracking.store import Store, publish_files
 
     own = ("study=", "seeds=", "out=", "uri=", "artifacts=")
@@ -306,10 +306,10 @@ def import_table(arguments: list[str]) -> int:
 
 def predict(arguments: list[str]) -> int:
     """Detections of a trained run on a folder of images."""
-    from ablation.files import safe_name
     from ablation.commands.predict import predict as predict_images
-    from ablation.training.trained_run import find_run, load_run
+    from ablation.files import safe_name
     from ablation.tracking.store import Store
+    from ablation.training.trained_run import find_run, load_run
 
     given = settings("predict", arguments, {"run": None, "images": None, "score": "0.25", "to": "",
                                             "uri": "", "artifacts": ""})  # fmt: skip
@@ -332,8 +332,8 @@ def predict(arguments: list[str]) -> int:
 def export(arguments: list[str]) -> int:
     """A trained run's network for other programs."""
     from ablation.commands.export import export as export_network
-    from ablation.training.trained_run import find_run, load_run
     from ablation.tracking.store import Store
+    from ablation.training.trained_run import find_run, load_run
 
     given = settings("export", arguments, {"run": None, "format": None, "to": "", "uri": "", "artifacts": ""})
     run = load_run(find_run(given["run"], Store.of(given["uri"] or None, given["artifacts"] or None)))

@@ -18,14 +18,14 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ablation.objective.assigner import AssignerConfig
 from ablation.config_study import AnalysisConfig, HalvingConfig
-from ablation.objective.criterion import CriterionConfig
 from ablation.data.augment import AugmentConfig
 from ablation.data.dataset import DataSource
 from ablation.errors import UsageError, one_line, require
 from ablation.losses.base import ConfidenceLoss
 from ablation.model.base import DetectorConfig
+from ablation.objective.assigner import AssignerConfig
+from ablation.objective.criterion import CriterionConfig
 
 NOT_IDENTITY = {"identity": False}
 """Metadata of a field that cannot change a result: paths, devices, workers, names."""

@@ -14,26 +14,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "ablation"
 
 # Each room may import those below it and, inside a folder, its own files.
-ROOMS = """
-    cli
-    commands
-    study
-    training
-    config
-    objective
-    model
-    analyse
-    data
-    tracking
-    losses
-    records
-    machine
-    boxes
-    files
-    rng
-    errors
-    __init__
-""".split()
+ROOMS = (
+    *("cli", "commands", "study", "training", "config", "objective", "model", "analyse", "data"),
+    *("tracking", "losses", "records", "machine", "boxes", "files", "rng", "errors", "__init__"),
+)
 HEIGHT = {room: -depth for depth, room in enumerate(ROOMS)}
 FILES = sorted(PACKAGE.rglob("*.py"))
 MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in FILES}
@@ -98,8 +82,17 @@ def test_no_two_modules_import_each_other_not_even_late() -> None:
     assert circles(arrows) == []
 
 
-@pytest.mark.parametrize("folder", ["", *sorted(str(p.parent.relative_to(PACKAGE)) for p in FILES
-                                                if p.name == "__init__.py" and p.parent != PACKAGE)])
+@pytest.mark.parametrize(
+    "folder",
+    [
+        "",
+        *sorted(
+            str(p.parent.relative_to(PACKAGE))
+            for p in FILES
+            if p.name == "__init__.py" and p.parent != PACKAGE
+        ),
+    ],
+)
 def test_the_rooms_of_a_folder_form_no_circle(folder: str) -> None:
     """Rooms are the files and folders directly inside a folder."""
     inside = [path for path in FILES if path.is_relative_to(PACKAGE / folder)]
@@ -108,7 +101,10 @@ def test_the_rooms_of_a_folder_form_no_circle(folder: str) -> None:
     for path in inside:
         here = rooms[module(path)]
         if here != "__init__.py":
-            arrows[here] |= {rooms[name] for name in imported_modules(path) if name in rooms} - {here, "__init__.py"}
+            arrows[here] |= {rooms[name] for name in imported_modules(path) if name in rooms} - {
+                here,
+                "__init__.py",
+            }
     assert circles(arrows) == []
 
 

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from helpers.command import ROOT, TINY, ablation
 
 pytestmark = pytest.mark.slow

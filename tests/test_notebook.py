@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
-
 from helpers.command import ROOT, TINY, ablation
 
 nbformat = pytest.importorskip("nbformat", reason="nbformat is not installed")

@@ -21,13 +21,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from omegaconf import OmegaConf
-
 from helpers.command import ROOT, TINY, ablation, error_line
 from helpers.voc_folder import annotation, write_voc
+from omegaconf import OmegaConf
 
 from ablation import cli
-from ablation.training import checkpoint
 from ablation.config import typed
 from ablation.data.coco import Coco
 from ablation.data.voc import Voc
@@ -35,9 +33,10 @@ from ablation.data.yolo import Yolo
 from ablation.errors import DataError, StoreError, UsageError
 from ablation.files import metric_name, safe_name
 from ablation.model.weights import load_weights
-from ablation.tracking.run_folder import RunFolder
 from ablation.study.app import composed
 from ablation.study.hydra_guard import refuse_foreign_code
+from ablation.tracking.run_folder import RunFolder
+from ablation.training import checkpoint
 from ablation.training.trained_run import load_run
 
 FILES = sorted((ROOT / "ablation").rglob("*.py"))

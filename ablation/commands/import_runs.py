@@ -32,12 +32,12 @@ from typing import Any
 
 from ablation import __version__
 from ablation.errors import AblationError, DataError, UsageError, one_line
-from ablation.training.evaluate import average_precision
 from ablation.files import canonical_json, safe_name, sha256_file, sha256_text, write_text
 from ablation.records import PlannedRun
-from ablation.tracking.run_folder import DONE_STATES, RunFolder
 from ablation.study.plan_file import extend_plan, plan_file
+from ablation.tracking.run_folder import DONE_STATES, RunFolder
 from ablation.tracking.store import Mirror, Store, load_study, publish_plan, studies
+from ablation.training.evaluate import average_precision
 
 STATES = ("FINISHED", "DIVERGED", "FAILED", "KILLED")
 NOT_METRICS = ("arm", "seed", "state", "reason", "epoch", "detections")

@@ -17,12 +17,12 @@ from ablation.data.dataset import Image
 from ablation.data.images import SUFFIXES, read_image
 from ablation.data.letterbox import Letterbox, letterbox
 from ablation.data.picture import draw_boxes, write_image
-from ablation.training.detect import Detections, detect
 from ablation.errors import DataError, UsageError
-from ablation.training.evaluate import CocoResult, coco_results, image_id
 from ablation.files import write_json
 from ablation.machine import resolve_device
 from ablation.model.head import CellGrid, cell_grid
+from ablation.training.detect import Detections, detect
+from ablation.training.evaluate import CocoResult, coco_results, image_id
 from ablation.training.trained_run import TrainedRun
 
 log = logging.getLogger(__name__)

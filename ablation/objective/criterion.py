@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ablation.objective.assigner import Assigner, Assignment
 from ablation.boxes import ciou
 from ablation.errors import require
 from ablation.losses.base import ConfidenceLoss, ConfidenceTargets
@@ -27,6 +26,7 @@ from ablation.model.head import (
     decode_boxes,
     flatten_outputs,
 )
+from ablation.objective.assigner import Assigner, Assignment
 
 NORMALISERS = ("positives", "valid_cells", "images")
 

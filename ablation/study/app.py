@@ -23,9 +23,9 @@ from ablation import config as configuration
 from ablation.errors import AblationError, UsageError, one_line
 from ablation.study import hydra_guard, sweeper
 from ablation.study.execute import Prepared, announce, execute, prepare, store_of
+from ablation.study.forecast.forecast import Capacity, capacity_of
 from ablation.study.launchers.local import launcher as local
 from ablation.study.launchers.slurm import launcher as slurm
-from ablation.study.forecast.forecast import Capacity, capacity_of
 
 
 def config_root() -> Path:

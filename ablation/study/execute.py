@@ -19,12 +19,12 @@ from ablation.data.loader import batches_per_epoch
 from ablation.errors import AblationError, Diverged, NoRoom, UsageError, one_line
 from ablation.files import canonical_json, exclusive_lock, remove_temporaries, sha256_file, write_text
 from ablation.machine import code_version, resolve_device, resolve_precision
-from ablation.records import Declaration, PlannedRun
-from ablation.tracking.run_folder import DONE_STATES, RunFolder
 from ablation.model.anchors import resolve_anchors
+from ablation.records import Declaration, PlannedRun
 from ablation.study.identity import run_key
 from ablation.study.interrupts import Interrupts
 from ablation.study.plan_file import extend_plan, plan_file
+from ablation.tracking.run_folder import DONE_STATES, RunFolder
 from ablation.tracking.store import Mirror, Store, publish_plan
 from ablation.training.run import Run, set_up_torch
 

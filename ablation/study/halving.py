@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from ablation.errors import UsageError, one_line
 from ablation.files import exclusive_lock
 from ablation.losses.base import ConfidenceLoss
-from ablation.tracking.run_folder import DONE_STATES
 from ablation.study.execute import Prepared
+from ablation.tracking.run_folder import DONE_STATES
 from ablation.tracking.store import Mirror, Store
 
 log = logging.getLogger(__name__)

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 from ablation.errors import UsageError
-from ablation.tracking.run_folder import RunFolder
 from ablation.study.plan_file import read_plan
+from ablation.tracking.run_folder import RunFolder
 from ablation.tracking.store import Mirror, Store, publish_plan
 
 

@@ -19,11 +19,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from ablation.config import RunConfig, arm_name, typed
 from ablation.errors import AblationError, UsageError, one_line
-from ablation.tracking.run_folder import DONE_STATES
 from ablation.study.execute import Prepared, announce, prepare, store_of
 from ablation.study.expand import Job, expand, override_text
 from ablation.study.halving import check_rungs, prune
 from ablation.study.run_status import standing
+from ablation.tracking.run_folder import DONE_STATES
 from ablation.tracking.store import Mirror
 
 log = logging.getLogger(__name__)

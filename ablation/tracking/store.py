@@ -32,14 +32,13 @@ from mlflow.entities import Dataset, DatasetInput, Experiment, InputTag, Metric,
 from mlflow.exceptions import MlflowException
 from mlflow.utils.rest_utils import http_request
 
-from ablation.tracking import artifacts
-from ablation.tracking import chart_view
-from ablation.tracking import histories as store_read
-from ablation.tracking import uri as store_uri
 from ablation.errors import StoreError, UsageError, one_line
 from ablation.files import metric_name, safe_name
-from ablation.tracking.mirror import Mirror
 from ablation.records import Declaration, PlannedRun, StudyRecord
+from ablation.tracking import artifacts, chart_view
+from ablation.tracking import histories as store_read
+from ablation.tracking import uri as store_uri
+from ablation.tracking.mirror import Mirror
 
 log = logging.getLogger(__name__)
 # It announces every table that it creates; a new store is not worth a line.

@@ -19,6 +19,9 @@ from torch import Tensor
 from ablation.data.dataset import Split
 from ablation.data.letterbox import Letterbox
 from ablation.data.loader import ValBatch, val_batches
+from ablation.errors import DataError
+from ablation.model.base import Detector
+from ablation.model.head import cell_grid
 from ablation.training.detect import (
     MAX_CANDIDATES,
     MAX_DETECTIONS,
@@ -27,9 +30,6 @@ from ablation.training.detect import (
     Detections,
     detect,
 )
-from ablation.errors import DataError
-from ablation.model.base import Detector
-from ablation.model.head import cell_grid
 
 CocoDict = dict[str, Any]
 """A ground truth file of COCO: images, annotations, categories."""

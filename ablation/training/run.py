@@ -14,22 +14,23 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from ablation.training import checkpoint
-from ablation.objective.assigner import Assigner
 from ablation.config import RunConfig
-from ablation.objective.criterion import CalibrationBatch, Criterion, LossParts
 from ablation.data.dataset import DetectionData
 from ablation.data.loader import Batch, TrainLoader, batches_per_epoch, train_batches
 from ablation.data.picture import batch_picture, write_png
-from ablation.training.diagnostics.cells import CellCollector
-from ablation.training.diagnostics.inversion import undistorted
-from ablation.training.diagnostics.recorder import PROBE_BATCHES, Recorder
 from ablation.errors import Diverged, UsageError
-from ablation.training.evaluate import Evaluation, average_precision, evaluate
 from ablation.machine import autocast_dtype, describe, resolve_device, resolve_precision
 from ablation.model.base import Detector
 from ablation.model.head import CellGrid, cell_grid
 from ablation.model.weights import LoadReport, load_weights
+from ablation.objective.assigner import Assigner
+from ablation.objective.criterion import CalibrationBatch, Criterion, LossParts
+from ablation.tracking.run_folder import RunFolder
+from ablation.training import checkpoint
+from ablation.training.diagnostics.cells import CellCollector
+from ablation.training.diagnostics.inversion import undistorted
+from ablation.training.diagnostics.recorder import PROBE_BATCHES, Recorder
+from ablation.training.evaluate import Evaluation, average_precision, evaluate
 from ablation.training.optim import (
     build_optimizer,
     gradient_norm,
@@ -38,7 +39,6 @@ from ablation.training.optim import (
     scaled_to_batch,
     set_learning_rate,
 )
-from ablation.tracking.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 

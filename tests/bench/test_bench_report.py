@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import resource
 import sqlite3
-import sys
 import time
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-from helpers.store import run_folder, store_in
 from helpers.command import started_from_nothing
+from helpers.store import run_folder, store_in
 
 from ablation.analyse.tables.table import runs_table
 from ablation.tracking.store import Mirror, load_study

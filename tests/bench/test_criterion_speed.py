@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ablation.objective.assigner import Assigner, AssignerConfig
 from ablation.boxes import ciou, cxcywh_to_xyxy, iou, shape_iou
-from ablation.objective.criterion import Criterion, CriterionConfig
 from ablation.losses.base import ConfidenceTargets
 from ablation.losses.focal import Focal
 from ablation.model.head import HeadLayout, cell_grid
+from ablation.objective.assigner import Assigner, AssignerConfig
+from ablation.objective.criterion import Criterion, CriterionConfig
 
 ANCHORS = ((12, 16), (19, 36), (40, 28), (36, 75), (76, 55), (72, 146), (142, 110), (192, 243), (459, 401))
 LAYOUT = HeadLayout(ANCHORS, ((6, 7, 8), (3, 4, 5), (0, 1, 2)), (32, 16, 8), (1.0, 1.0, 1.0), 3)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import pytest
-
 from helpers.command import run_folders, started_from_nothing
 
 RUN = [

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
-
 from helpers.command import ROOT, ablation, error_line, run_folders
 
 from ablation.analyse.tables.table import arms_table, runs_table
-from ablation.errors import AblationError, UsageError
 from ablation.commands.import_runs import import_runs, read_table
+from ablation.errors import AblationError, UsageError
 from ablation.tracking.run_folder import RunFolder
 from ablation.tracking.store import Store, load_study
 

@@ -12,22 +12,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
 from helpers.command import TINY, ablation, error_line, run_folders
 
 from ablation.cli import run as command
+from ablation.commands.export import check_outputs, export
+from ablation.commands.predict import predict
 from ablation.config import typed
 from ablation.data.images import read_image
 from ablation.data.picture import batch_picture, colour_of, draw_boxes, write_png
 from ablation.data.shapes import Shapes
 from ablation.errors import AblationError, StoreError, UsageError
-from ablation.commands.export import check_outputs, export
 from ablation.model.weights import load_weights
-from ablation.commands.predict import predict
-from ablation.tracking.run_folder import RunFolder
 from ablation.study.app import composed
-from ablation.training.trained_run import TrainedRun, find_run, load_run
+from ablation.tracking.run_folder import RunFolder
 from ablation.tracking.store import Store, find_folders
+from ablation.training.trained_run import TrainedRun, find_run, load_run
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from helpers.format_copies import read_voc, write_coco, write_yolo
+from helpers.voc_folder import encode, picture, write_voc
 from numpy.testing import assert_array_equal
 from omegaconf import OmegaConf
-from helpers.voc_folder import encode, picture, write_voc
 
 from ablation.data.coco import Coco
 from ablation.data.dataset import DataSource, Split

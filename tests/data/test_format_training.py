@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import torch
-
 from helpers.format_copies import read_voc, write_coco, write_yolo
 from helpers.voc_folder import Box, annotation, encode
 
@@ -21,8 +19,8 @@ from ablation.data.voc import Voc
 from ablation.data.yolo import Yolo
 from ablation.losses.focal import Focal
 from ablation.model.yolov4_tiny import YOLOv4Tiny
-from ablation.tracking.run_folder import RunFolder
 from ablation.study.identity import run_key
+from ablation.tracking.run_folder import RunFolder
 from ablation.training.run import Run
 
 

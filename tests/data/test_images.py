@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.testing import assert_array_equal
 from helpers.voc_folder import encode, picture
+from numpy.testing import assert_array_equal
 
 from ablation.data.images import DamagedImage, decode, read_image
 from ablation.data.opencv import cv2

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from numpy.testing import assert_allclose, assert_array_equal
 from helpers.voc_folder import write_voc
+from numpy.testing import assert_allclose, assert_array_equal
 
 from ablation.boxes import cxcywh_to_xyxy
 from ablation.data.augment import AugmentConfig, augment

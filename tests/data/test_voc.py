@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.voc_folder import Box, annotation, encode, picture, write_voc
 from numpy.testing import assert_array_equal
 from omegaconf import OmegaConf
-from helpers.voc_folder import Box, annotation, encode, picture, write_voc
 
 from ablation.data.voc import Voc
 from ablation.errors import AblationError, DataError, UsageError

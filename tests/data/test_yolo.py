@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 from helpers.format_copies import read_voc, write_yolo
-from numpy.testing import assert_allclose
 from helpers.voc_folder import encode, picture, write_voc
+from numpy.testing import assert_allclose
 
 from ablation.data.yolo import Yolo
 from ablation.errors import AblationError, DataError, UsageError

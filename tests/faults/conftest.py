@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-
 from helpers.fault_trials import Forks, Reference, make_reference
 
 from ablation.tracking.store import Store

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
-
 from helpers.fault_trials import RUN, Forks, Reference, Row, holds_in_mlflow, random, the_run, with_store
 
 from ablation.training.checkpoint import checkpoints

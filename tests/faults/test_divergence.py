@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
+from helpers.fault_trials import (
+    EPOCHS,
+    RUN,
+    Fault,
+    Forks,
+    Reference,
+    Row,
+    load_whole,
+    one_error,
+    random,
+    with_store,
+)
 
-from helpers.fault_trials import EPOCHS, RUN, Fault, Forks, Reference, Row, load_whole, one_error, random, with_store
-
-from ablation.analyse.tables import table
 from ablation.analyse.report.report import write_report
-from ablation.training.checkpoint import checkpoints
+from ablation.analyse.tables import table
 from ablation.tracking.store import Store, load_study
+from ablation.training.checkpoint import checkpoints
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import signal
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-
 from helpers.fault_trials import RUN, Fault, Forks, Reference, Row, ended, holds_in_mlflow, random, with_store
 
 

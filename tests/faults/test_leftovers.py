@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-
 from helpers.fault_trials import Row, random, with_store
 
 from ablation.analyse.tables import table

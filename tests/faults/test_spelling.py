@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-
 from helpers.fault_trials import ROOT, Row, random
 
 from ablation.config import RunConfig, typed

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 
 import pytest
-
 from helpers.fault_trials import Forks, Row, ended, fault_child, random
 
 from ablation.tracking.store import Store, studies

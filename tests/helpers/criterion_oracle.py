@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ablation.objective.criterion import CriterionConfig
 from ablation.losses.base import ConfidenceLoss, ConfidenceTargets
 from ablation.model.head import HeadLayout
+from ablation.objective.criterion import CriterionConfig
 
 
 def shape_overlap(w1: float, h1: float, w2: float, h2: float) -> float:

@@ -155,8 +155,8 @@ def _watch_mlflow(places: _Places) -> None:
 
 
 def _change_training(fault: Fault) -> None:
-    from ablation.training import checkpoint
     from ablation.tracking import mirror
+    from ablation.training import checkpoint
     from ablation.training import run as train
 
     if fault.patience_s is not None:

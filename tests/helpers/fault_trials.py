@@ -8,7 +8,6 @@ import multiprocessing
 import re
 import shutil
 import sqlite3
-import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from ablation.training.checkpoint import checkpoints
 from helpers import fault_child
 from helpers.fault_child import Fault
-
-from ablation.training.checkpoint import checkpoints
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 EPOCHS = 4
@@ -87,9 +85,17 @@ class Forks:
     def __init__(self) -> None:
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(
-            ["helpers.fault_child", "ablation.cli", "ablation.study.app", "ablation.training.run", "ablation.tracking.store",
-             "ablation.study.sweeper", "torch._inductor", "mlflow.store.tracking.sqlalchemy_store"]
-        )  # fmt: skip
+            [
+                "helpers.fault_child",
+                "ablation.cli",
+                "ablation.study.app",
+                "ablation.training.run",
+                "ablation.tracking.store",
+                "ablation.study.sweeper",
+                "torch._inductor",
+                "mlflow.store.tracking.sqlalchemy_store",
+            ]
+        )
 
     def start(self, folder: Path, arguments: list[str], fault: Fault | None = None) -> Any:
         """Start `ablation ARGUMENTS` in `folder`; its output is appended to `output.log` beside it."""

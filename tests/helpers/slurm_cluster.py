@@ -1,6 +1,6 @@
 """A real Slurm of one node on this machine, in a private folder, for tests.
 
-    python -m helpers.slurm_cluster FOLDER          starts it, prints `export SLURM_CONF=...`, ends with Ctrl-C
+    python -m helpers.slurm_cluster FOLDER    starts it, prints `export SLURM_CONF=...`, ends with Ctrl-C
 
 munged, slurmctld and slurmd run as the caller, listen on the loopback alone, need no systemd, and
 are ended by their process ids; nothing outside the folder is changed.

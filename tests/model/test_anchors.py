@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
-from numpy.testing import assert_allclose
-
 from helpers.command import TINY, ablation, run_folders
+from numpy.testing import assert_allclose
 
 from ablation.cli import run as command
 from ablation.data.anchors import fit_of, letterboxed_sizes, shape_ious, spread_over_heads
 from ablation.data.dataset import DetectionData, Example, Image, Split
 from ablation.data.voc import Voc
 from ablation.errors import DataError, UsageError
+from ablation.model.anchors import resolve_anchors
 from ablation.model.base import DetectorConfig
 from ablation.model.yolov4 import YOLOv4
 from ablation.model.yolov4_tiny import YOLOv4Tiny
-from ablation.model.anchors import resolve_anchors
 from ablation.study.app import composed
 from ablation.study.execute import Prepared, prepare
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import darknet_reference as reference
 
 from ablation.config import OptimConfig, RunConfig, TrainConfig
 from ablation.data.shapes import Shapes
@@ -20,7 +21,6 @@ from ablation.model.yolov4 import YOLOv4
 from ablation.model.yolov4_tiny import YOLOv4Tiny
 from ablation.tracking.run_folder import RunFolder
 from ablation.training.run import Run
-from helpers import darknet_reference as reference
 
 BOTH = pytest.mark.parametrize("name", ["small", "small_tiny"])
 

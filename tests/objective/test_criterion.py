@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from helpers import criterion_oracle as oracle
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from helpers import criterion_oracle as oracle
-
-from ablation.objective.assigner import Assigner, AssignerConfig
 from ablation.config import _fill
-from ablation.objective.criterion import Criterion, CriterionConfig
 from ablation.losses.base import ConfidenceLoss
 from ablation.losses.bce import BCE
 from ablation.losses.focal import Focal
 from ablation.model.head import HeadLayout, cell_grid, flatten_outputs
+from ablation.objective.assigner import Assigner, AssignerConfig
+from ablation.objective.criterion import Criterion, CriterionConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")

@@ -6,24 +6,22 @@ import io
 import json
 import os
 import re
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from rich.console import Console
-
 from helpers.command import ablation, error_line
+from rich.console import Console
 
 from ablation.files import exclusive_lock, is_locked
 from ablation.records import PlannedRun
-from ablation.tracking.run_folder import SILENT_S, RunFolder
-from ablation.study.terminal import status_table as show
-from ablation.study.terminal.progress import JobInfo
-from ablation.study.terminal.live import LiveTable
 from ablation.study.pace import clock, makespan_s, pace_of
 from ablation.study.plan_file import extend_plan, plan_file
 from ablation.study.run_status import RunStatus, standing, study_status
+from ablation.study.terminal import status_table as show
+from ablation.study.terminal.live import LiveTable
+from ablation.study.terminal.progress import JobInfo
+from ablation.tracking.run_folder import SILENT_S, RunFolder
 
 PARAMS = {"train.epochs": "10", "train.eval_every": "5"}
 KEYS = [f"{index:x}" * 64 for index in range(8)]

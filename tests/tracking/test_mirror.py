@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import socket
-import sys
 import threading
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
-
 from helpers.store import run_folder
 
 from ablation.tracking.mirror import Courier, Mirror

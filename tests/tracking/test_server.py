@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from helpers.postgres import MlflowServer, postgres
 from helpers.command import ROOT, TINY, ablation, error_line, metrics, run_folders
+from helpers.postgres import MlflowServer, postgres
 
 from ablation.tracking import histories as store_read
 from ablation.tracking.store import Store, fetch_artifact, load_study

@@ -8,12 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from helpers.store import run_folder, store_in
 
-from ablation.tracking import histories as store_read
 from ablation.errors import StoreError, UsageError
 from ablation.records import PlannedRun
+from ablation.tracking import histories as store_read
 from ablation.tracking.store import (
     Mirror,
     Store,

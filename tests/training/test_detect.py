@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ablation.training.detect import Detections, decode, detect, suppress
 from ablation.model.head import HeadLayout, cell_grid
+from ablation.training.detect import Detections, decode, detect, suppress
 
 LAYOUT = HeadLayout(
     anchors_px=((10, 14), (23, 27), (37, 58)),

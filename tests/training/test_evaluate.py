@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from ablation.data.dataset import Example, Image, Split
 from ablation.data.letterbox import Letterbox
-from ablation.training.detect import Detections
 from ablation.errors import DataError
-from ablation.training.evaluate import average_precision, coco_ground_truth, coco_results, evaluate
 from ablation.model.base import Detector
 from ablation.model.blocks import ConvSlot
 from ablation.model.head import HeadLayout
 from ablation.model.yolov4_tiny import YOLOv4Tiny
+from ablation.training.detect import Detections
+from ablation.training.evaluate import average_precision, coco_ground_truth, coco_results, evaluate
 
 CLASSES = ("cat", "dog", "emu")
 Box = tuple[float, float, float, float]

@@ -13,12 +13,12 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from ablation.config import OptimConfig, RunConfig, TrainConfig, _fill
-from ablation.objective.criterion import CriterionConfig
 from ablation.data.shapes import Shapes
 from ablation.losses.focal import Focal
 from ablation.model.yolov4_tiny import YOLOv4Tiny
-from ablation.training.optim import build_optimizer, learning_rate, scaled_to_batch
+from ablation.objective.criterion import CriterionConfig
 from ablation.tracking.run_folder import RunFolder
+from ablation.training.optim import build_optimizer, learning_rate, scaled_to_batch
 from ablation.training.run import Run
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-
 from helpers.command import TINY, ablation, metrics, notes, run_folders, started_from_nothing
 
+from ablation.tracking.store import Store, load_study
 from ablation.training import checkpoint
 from ablation.training.evaluate import average_precision
-from ablation.tracking.store import Store, load_study
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,9 @@ import matplotlib.figure
 import matplotlib.style
 import pandas as pd
 
-from ablation.analyse.tables import completeness
-from ablation.analyse.tables import table
 from ablation.analyse.detections.run_files import Evidence
 from ablation.analyse.figures import _style
+from ablation.analyse.tables import completeness, table
 from ablation.errors import AblationError
 from ablation.records import StudyRecord
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure as Canvas
 
+from ablation.analyse.detections.thresholds import best_threshold, threshold_curve
 from ablation.analyse.figures._base import StudyView
 from ablation.analyse.figures._evidence import DetectionFigure, curve
 from ablation.analyse.figures._style import WIDTH_IN, number
-from ablation.analyse.detections.thresholds import best_threshold, threshold_curve
 
 GRID = np.linspace(0.0, 1.0, 401)
 

@@ -7,7 +7,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from numpy.typing import NDArray
 
-from ablation.analyse.detections.calibration import Inversion, calibration_error, reliability, undistorted_scores
+from ablation.analyse.detections.calibration import (
+    Inversion,
+    calibration_error,
+    reliability,
+    undistorted_scores,
+)
 from ablation.analyse.figures._base import StudyView
 from ablation.analyse.figures._evidence import DetectionFigure, Floats, Shown, evidence_of
 from ablation.analyse.figures._style import MUTED, WIDTH_IN, number

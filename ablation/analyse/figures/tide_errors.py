@@ -7,10 +7,10 @@ from functools import partial
 import numpy as np
 from matplotlib.figure import Figure as Canvas
 
+from ablation.analyse.detections.tide import TYPES, Errors, errors
 from ablation.analyse.figures._base import StudyView
 from ablation.analyse.figures._evidence import DetectionFigure, Shown, evidence_of, legend
 from ablation.analyse.figures._style import MUTED, WIDTH_IN
-from ablation.analyse.detections.tide import TYPES, Errors, errors
 
 
 class TideErrors(DetectionFigure):

@@ -8,9 +8,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from ablation.analyse.tables import table
 from ablation.analyse.figures._base import Figure, StudyView
 from ablation.analyse.figures._style import BASELINE, WIDTH_IN, colour, dash
+from ablation.analyse.tables import table
 from ablation.analyse.tables.settings import LOSS, format_setting
 
 ONE_PANEL = 6

@@ -11,14 +11,14 @@ import pandas as pd
 
 from ablation import __version__
 from ablation.analyse import figures
-from ablation.analyse.tables import table
+from ablation.analyse.detections.run_files import Evidence
+from ablation.analyse.figures import StudyView
 from ablation.analyse.report import markdown as text
 from ablation.analyse.report import recommendation as use
 from ablation.analyse.report.data_section import about_data
-from ablation.analyse.detections.run_files import Evidence
-from ablation.analyse.figures import StudyView
-from ablation.analyse.report.html import Answer, Page, Picture, RunLine, Snippet, picture
 from ablation.analyse.report.formats import Table
+from ablation.analyse.report.html import Answer, Page, Picture, RunLine, Snippet, picture
+from ablation.analyse.tables import table
 from ablation.analyse.tables.settings import format_setting, parse_setting
 from ablation.analyse.verdict.verdict import StudyVerdict
 

@@ -20,8 +20,8 @@ from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 from markupsafe import Markup
 
-from ablation.analyse.report.data_section import Part
 from ablation.analyse.figures import _style
+from ablation.analyse.report.data_section import Part
 from ablation.analyse.report.formats import Table
 
 LARGEST_SVG = 150_000

@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 
 from ablation.analyse import figures
-from ablation.analyse.tables import table
 from ablation.analyse.statistics.paired import MIN_PAIRS
+from ablation.analyse.tables import table
 
 
 def arm_rows(view: figures.StudyView) -> tuple[list[str], list[list[str]]]:

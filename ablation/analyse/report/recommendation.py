@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ablation.analyse.tables import table
 from ablation.analyse.detections.matching import Floats, matches_of
 from ablation.analyse.detections.run_files import Evidence
-from ablation.analyse.figures import StudyView
 from ablation.analyse.detections.thresholds import threshold_curve
+from ablation.analyse.figures import StudyView
+from ablation.analyse.tables import table
 from ablation.analyse.tables.settings import format_setting, is_setting, parse_setting
 from ablation.records import RunRecord
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import pandas as pd
 
 from ablation.analyse import figures
-from ablation.analyse.tables import table
+from ablation.analyse.detections.run_files import Evidence
 from ablation.analyse.report import formats as tables
 from ablation.analyse.report import markdown as text
-from ablation.analyse.detections.run_files import Evidence
-from ablation.analyse.report.html import render
 from ablation.analyse.report.content import Link, build
+from ablation.analyse.report.html import render
 from ablation.analyse.report.show_examples import write_examples
+from ablation.analyse.tables import table
 from ablation.analyse.verdict.verdict import StudyVerdict, judge, judged
 from ablation.errors import AblationError, UsageError, one_line
 from ablation.files import write_atomic, write_text

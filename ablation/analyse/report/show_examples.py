@@ -8,12 +8,12 @@ from pathlib import Path
 import matplotlib as mpl
 import matplotlib.style
 
-from ablation.analyse.report import examples
-from ablation.analyse.report import recommendation as use
 from ablation.analyse.detections.matching import matches_of
 from ablation.analyse.detections.run_files import Evidence
 from ablation.analyse.figures import StudyView, _style
 from ablation.analyse.figures._base import save
+from ablation.analyse.report import examples
+from ablation.analyse.report import recommendation as use
 from ablation.analyse.report.html import Picture, picture
 from ablation.analyse.report.val_images import ImagesMissing, open_val
 from ablation.analyse.verdict.verdict import StudyVerdict

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ablation.analyse.statistics.intervals import RESAMPLES, ImagePart, image_part
 from ablation.analyse.detections.matches import Matches, average_precision, match, part_of, resamples
+from ablation.analyse.statistics.intervals import RESAMPLES, ImagePart, image_part
 from ablation.errors import AblationError
 
 MOST_RUNS = 150

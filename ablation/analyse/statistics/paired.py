@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from ablation.analyse.statistics import power
-from ablation.analyse.statistics import stats
-from ablation.analyse.statistics.intervals import ImagePart, difference_interval
+from ablation.analyse.statistics import power, stats
 from ablation.analyse.statistics.equivalence import tost_p
+from ablation.analyse.statistics.intervals import ImagePart, difference_interval
 
 MIN_PAIRS = 3
 """With fewer pairs nothing is called a difference or an equivalence, whatever its interval says."""

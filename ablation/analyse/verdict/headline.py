@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from ablation.analyse.statistics.intervals import ImagePart
 from ablation.analyse.statistics.image_resampling import ImageLevel
+from ablation.analyse.statistics.intervals import ImagePart
 from ablation.analyse.statistics.optimism import Optimism, of_choice
 from ablation.analyse.statistics.paired import ArmVerdict, Circumstances, compare, decide
 from ablation.analyse.tables.settings import BASELINE_LOSS

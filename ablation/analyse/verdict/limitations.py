@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 
 from ablation.analyse.figures import StudyView
-from ablation.analyse.verdict.headline import ArmRuns, Headline
 from ablation.analyse.statistics.image_resampling import MOST_RUNS, ImageLevel
 from ablation.analyse.statistics.paired import ArmVerdict
-from ablation.analyse.verdict.declaration import Terms
 from ablation.analyse.tables.settings import BASELINE_LOSS
+from ablation.analyse.verdict.declaration import Terms
+from ablation.analyse.verdict.headline import ArmRuns, Headline
 
 
 def limitations(

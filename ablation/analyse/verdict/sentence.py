@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 
 from ablation.analyse.figures import StudyView
-from ablation.analyse.verdict.headline import Headline
 from ablation.analyse.statistics.paired import BETTER, EQUIVALENT, WORSE, ArmVerdict
 from ablation.analyse.tables.settings import BASELINE_LOSS
+from ablation.analyse.verdict.headline import Headline
 
 
 def of_study(

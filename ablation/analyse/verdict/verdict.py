@@ -8,12 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from ablation.analyse.tables import completeness
-from ablation.analyse.verdict import limitations as limits
-from ablation.analyse.verdict import sentence
-from ablation.analyse.statistics.families import holm
 from ablation.analyse.figures import StudyView
-from ablation.analyse.verdict.headline import ArmRuns, Headline, headline, image_of
+from ablation.analyse.statistics.families import holm
 from ablation.analyse.statistics.image_resampling import MOST_RUNS, ImageLevel, KeptDetections, image_level
 from ablation.analyse.statistics.paired import (
     BETTER,
@@ -26,8 +22,12 @@ from ablation.analyse.statistics.paired import (
     compare,
     decide,
 )
-from ablation.analyse.verdict.declaration import Terms, terms_of
+from ablation.analyse.tables import completeness
 from ablation.analyse.tables.settings import BASELINE_LOSS
+from ablation.analyse.verdict import limitations as limits
+from ablation.analyse.verdict import sentence
+from ablation.analyse.verdict.declaration import Terms, terms_of
+from ablation.analyse.verdict.headline import ArmRuns, Headline, headline, image_of
 
 __all__ = ["VERDICTS", "ArmVerdict", "StudyVerdict", "judge", "judged"]
 

@@ -16,7 +16,6 @@ from ablation.data.anchors import AnchorFit, Sizes, fit_of, letterboxed_sizes, s
 from ablation.data.dataset import DetectionData, Fault, Split
 
 
-
 @dataclass(frozen=True)
 class SplitAudit:
     """One split.
@@ -39,8 +38,6 @@ class SplitAudit:
     images_per_class: dict[str, int]
     faults: list[Fault]
     sizes_px: Sizes
-
-
 
 
 @dataclass(frozen=True)
@@ -196,22 +193,6 @@ def audit_split(split: Split, classes: Sequence[str], size_px: int) -> SplitAudi
 
 def _named(counts: Mapping[int, int], classes: Sequence[str]) -> dict[str, int]:
     return {name: int(counts.get(label, 0)) for label, name in enumerate(classes)}
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 
 def _quantiles(sizes: Sizes) -> dict[str, dict[str, float]]:

@@ -13,15 +13,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ablation.objective.assigner import Assigner, AssignerConfig
-from ablation.config import RunConfig
 from ablation.commands.check.audit import Audit, HeadCells, SplitCells, audit
+from ablation.config import RunConfig
 from ablation.data.dataset import DataSource, DetectionData, Split
 from ablation.data.letterbox import Letterbox
 from ablation.errors import DataError
-from ablation.model.head import HeadLayout, cell_grid, decode_boxes
-from ablation.rng import generator
 from ablation.model.anchors import resolve_anchors
+from ablation.model.head import HeadLayout, cell_grid, decode_boxes
+from ablation.objective.assigner import Assigner, AssignerConfig
+from ablation.rng import generator
 
 MOST_IMAGES = 2000
 _BATCH = 8

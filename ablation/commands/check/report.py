@@ -11,8 +11,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from ablation.commands.check.audit import Audit
 from ablation.commands.check.figures import draw
-from ablation.commands.check.audit import AnchorFit, Audit
+from ablation.data.anchors import AnchorFit
 from ablation.files import write_atomic, write_json
 
 _FAULTS_SHOWN = 20

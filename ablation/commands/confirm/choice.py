@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from ablation.errors import AblationError, UsageError
-from ablation.training.evaluate import evaluate
 from ablation.files import safe_name, write_json
 from ablation.machine import autocast_dtype, resolve_device
 from ablation.records import PlannedRun
-from ablation.tracking.run_folder import RunFolder
 from ablation.study.expand import override_text
-from ablation.training.trained_run import load_run
 from ablation.study.plan_file import plan_file, read_plan
+from ablation.tracking.run_folder import RunFolder
 from ablation.tracking.store import Mirror, Store
+from ablation.training.evaluate import evaluate
 from ablation.training.run import set_up_torch
+from ablation.training.trained_run import load_run
 
 OF_THE_STUDY = ("study", "seed", "seeds", "arm", "arms", "description", "retry", "halving", "out")
 """Keys of a run's command that the confirmation sets itself."""

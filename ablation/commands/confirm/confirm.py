@@ -12,16 +12,16 @@ import numpy as np
 import pandas as pd
 
 from ablation.analyse import figures
-from ablation.commands.confirm.verdict import Confirmation, Kept, confirm_verdict
 from ablation.analyse.detections.run_files import Evidence
 from ablation.analyse.verdict.headline import Headline
 from ablation.analyse.verdict.verdict import judge
+from ablation.commands.confirm.choice import Choice, arguments, choice_file, fix_choice, read_test
+from ablation.commands.confirm.verdict import Confirmation, Kept, confirm_verdict
 from ablation.errors import AblationError, UsageError
 from ablation.files import write_json
 from ablation.records import StudyRecord
 from ablation.rng import generator
 from ablation.study import app
-from ablation.commands.confirm.choice import Choice, arguments, choice_file, fix_choice, read_test
 from ablation.tracking.store import Store, load_study
 
 TEST = ("detections/test_ground_truth.json", "detections/test.json")

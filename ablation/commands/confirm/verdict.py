@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ablation.analyse.statistics.intervals import RESAMPLES, ImagePart, image_part
 from ablation.analyse.detections.matches import Matches, average_precision, match, part_of, resamples
+from ablation.analyse.statistics.intervals import RESAMPLES, ImagePart, image_part
 from ablation.analyse.statistics.paired import ArmVerdict, Circumstances, compare, decide
 from ablation.analyse.verdict.sentence import of_comparison
 

@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ablation.training.checkpoint import KEEP
 from ablation.config import RunConfig
 from ablation.data.dataset import DetectionData
 from ablation.errors import StoreError
 from ablation.machine import describe, resolve_device
-from ablation.tracking.run_folder import RunFolder
 from ablation.study.pace import pace_of
+from ablation.tracking.run_folder import RunFolder
+from ablation.training.checkpoint import KEEP
 
 MOST_RUNS = 8
 """Of the earlier runs of a shape, the newest that are looked at."""

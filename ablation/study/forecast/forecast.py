@@ -15,12 +15,12 @@ import torch
 
 from ablation.config_study import AnalysisConfig
 from ablation.errors import StoreError
-from ablation.tracking.run_folder import RunFolder
-from ablation.study.forecast.costs import Bytes, Cost, Shape, computed_bytes, device_of, earlier, needed_bytes
 from ablation.study.execute import Prepared
+from ablation.study.forecast.costs import Bytes, Cost, Shape, computed_bytes, device_of, earlier, needed_bytes
 from ablation.study.launchers.local.launcher import share_out
 from ablation.study.pace import makespan_s
 from ablation.study.run_status import RunStatus, look
+from ablation.tracking.run_folder import RunFolder
 from ablation.tracking.store import Store
 
 

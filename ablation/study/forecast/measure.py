@@ -15,10 +15,10 @@ from ablation.config import RunConfig
 from ablation.data.dataset import Image, Split
 from ablation.data.loader import TrainLoader
 from ablation.errors import AblationError
-from ablation.training.evaluate import evaluate
-from ablation.tracking.run_folder import RunFolder
-from ablation.study.forecast.costs import Cost
 from ablation.study.execute import Prepared, open_data
+from ablation.study.forecast.costs import Cost
+from ablation.tracking.run_folder import RunFolder
+from ablation.training.evaluate import evaluate
 from ablation.training.run import Run, set_up_torch
 
 WARM_UP = 2

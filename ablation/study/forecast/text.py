@@ -7,13 +7,13 @@ import logging
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from ablation.study.terminal import status_table as show
-from ablation.study.forecast.costs import Cost, Shape, as_text
 from ablation.study.execute import Prepared
+from ablation.study.forecast.costs import Cost, Shape, as_text
+from ablation.study.forecast.forecast import Capacity, StudyPlan, shape_of
 from ablation.study.forecast.measure import measure
 from ablation.study.pace import clock
-from ablation.study.forecast.forecast import Capacity, StudyPlan, shape_of
 from ablation.study.run_status import standing
+from ablation.study.terminal import status_table as show
 
 log = logging.getLogger(__name__)
 

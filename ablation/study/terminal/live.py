@@ -18,10 +18,10 @@ from typing import TextIO
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 
-from ablation.study.terminal import status_table as show
-from ablation.study.terminal.progress import JobInfo
 from ablation.study.pace import clock, makespan_s
 from ablation.study.run_status import RunStatus
+from ablation.study.terminal import status_table as show
+from ablation.study.terminal.progress import JobInfo
 
 log = logging.getLogger(__name__)
 

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ablation.objective.criterion import Criterion
 from ablation.data.dataset import Split
 from ablation.data.loader import ValBatch
-from ablation.training.diagnostics.bins import histogram, logit_edges
 from ablation.losses.base import ConfidenceTargets
 from ablation.model.head import OBJECTNESS, CellGrid, flatten_outputs
+from ablation.objective.criterion import Criterion
+from ablation.training.diagnostics.bins import histogram, logit_edges
 
 MOST_IMAGES = 256
 """Images looked at, evenly spread over a larger split: 2.7 million cells at 416 px."""

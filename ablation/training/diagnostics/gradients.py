@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ablation.objective.criterion import CalibrationBatch, Criterion
-from ablation.training.diagnostics.bins import histogram, log10_edges, logit_edges
 from ablation.losses.base import ConfidenceTargets
 from ablation.model.head import OBJECTNESS, CellGrid, flatten_outputs
+from ablation.objective.criterion import CalibrationBatch, Criterion
+from ablation.training.diagnostics.bins import histogram, log10_edges, logit_edges
 
 HARD = 0.1
 """A negative is hard where its objectness is above this: ten times the usual prior of .01.

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ablation.training.evaluate import CocoResult
 from ablation.losses.base import ConfidenceLoss, ConfidenceTargets
+from ablation.training.evaluate import CocoResult
 
 GRID_LIMIT = 16.0
 GRID_STEP = 0.1

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 import ablation.losses
-from ablation.training.diagnostics.cells import Cells
 from ablation.losses.base import ConfidenceLoss
+from ablation.training.diagnostics.cells import Cells
 
 FRACTIONS: tuple[float, ...] = tuple(
     [i / 100 for i in range(90)] + [round(1 - 10 ** (-k / 10), 9) for k in range(10, 41)] + [1.0]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ablation.model.head import CellGrid
 from ablation.objective.criterion import CalibrationBatch, Criterion
+from ablation.tracking.run_folder import RunFolder
 from ablation.training.diagnostics.cells import Cells, objectness_histograms
 from ablation.training.diagnostics.gradients import HARD, gradient_norms, gradient_record
 from ablation.training.diagnostics.inversion import inversion_record
 from ablation.training.diagnostics.loss_cdf import loss_cdf
-from ablation.model.head import CellGrid
-from ablation.tracking.run_folder import RunFolder
 
 PROBE_BATCHES = 2
 """Batches the gradients are measured on: the first of the training, the same for every arm of a seed."""

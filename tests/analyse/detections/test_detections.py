@@ -12,18 +12,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.synthetic import bce, run
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from ablation.analyse.detections import calibration
-from ablation.analyse.detections import thresholds
-from ablation.analyse.detections import tide
+from ablation.analyse.detections import calibration, thresholds, tide
 from ablation.analyse.detections.matching import average_precision, match, precision_curves
 from ablation.analyse.detections.run_files import Evidence
 from ablation.errors import StoreError
 from ablation.records import StudyRecord
 from ablation.rng import generator
-from helpers.synthetic import bce, run
 
 
 def truth(
@@ -175,8 +173,8 @@ def test_undoing_a_distortion_gives_the_probabilities_back() -> None:
 def test_the_analysis_reads_focals_record_as_torch_does(eta: float, score: float) -> None:
     import torch
 
-    from ablation.training.diagnostics.inversion import inversion_record, true_probability
     from ablation.losses.focal import Focal
+    from ablation.training.diagnostics.inversion import inversion_record, true_probability
 
     inversion = calibration.Inversion(inversion_record(Focal(0.25, 2.0)))
     scores = np.linspace(1e-5, 1 - 1e-5, 2001)

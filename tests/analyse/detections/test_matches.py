@@ -9,8 +9,8 @@ import pytest
 
 from ablation.analyse.detections.matches import average_precision, match, part_of, resamples
 from ablation.errors import DataError
-from ablation.training.evaluate import average_precision as evaluated
 from ablation.rng import generator
+from ablation.training.evaluate import average_precision as evaluated
 
 Dataset = tuple[dict[str, Any], list[dict[str, Any]]]
 NAMES = ["one", "two", "three"]

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import matplotlib as mpl
 import pytest
+from helpers.made_up_files import made_up
+from helpers.synthetic import bce, focal, grid, study, with_state
 from matplotlib.figure import Figure as Canvas
 
 from ablation.analyse import figures
 from ablation.analyse.detections.run_files import Evidence
 from ablation.analyse.figures import _style
 from ablation.analyse.figures._evidence import MOST, EvidenceFigure, shown_arms
-from helpers.made_up_files import made_up
-from helpers.synthetic import bce, focal, grid, study, with_state
 
 ALL = {figure.name: figure for figure in figures.discover()}
 FROM_FILES = sorted(

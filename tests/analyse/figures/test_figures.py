@@ -10,14 +10,14 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pytest
+from helpers.made_up_files import made_up
+from helpers.synthetic import bce, focal, grid, run, study, with_state
 from matplotlib.image import imread
 
 from ablation.analyse import figures
 from ablation.analyse.figures import _style
 from ablation.errors import AblationError
 from ablation.records import StudyRecord
-from helpers.made_up_files import made_up
-from helpers.synthetic import bce, focal, grid, run, study, with_state
 
 FILES = tempfile.TemporaryDirectory()
 ALL = {figure.name: figure for figure in figures.discover()}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from helpers.synthetic import bce, focal, grid, study
 
 from ablation.analyse import figures
 from ablation.analyse.figures._surface import fit, points, why_no_surface
 from ablation.records import StudyRecord
 from ablation.rng import generator
-from helpers.synthetic import bce, focal, grid, study
 
 ALPHAS, GAMMAS = (0.1, 0.25, 0.5, 0.75, 0.9), (0.0, 1.0, 2.0, 3.0, 4.0)
 

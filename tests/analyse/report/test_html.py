@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.synthetic import bce, focal, run, study, with_state
 
 from ablation.analyse import figures
+from ablation.analyse.detections.run_files import Evidence
 from ablation.analyse.report import html
 from ablation.analyse.report import recommendation as use
 from ablation.analyse.report.data_section import about_data
-from ablation.analyse.detections.run_files import Evidence
 from ablation.analyse.report.report import ReportFiles, write_report
 from ablation.data.shapes import Shapes
-from ablation.training.evaluate import coco_ground_truth
 from ablation.records import Declaration, RunRecord, StudyRecord
 from ablation.study.app import composed
-from helpers.synthetic import bce, focal, run, study, with_state
+from ablation.training.evaluate import coco_ground_truth
 
 HOSTILE = "<script>alert(\"1\")</script> & 'quoted' {{ 7 * 7 }} \u202e\u00fc\u6f22\U0001f600 " + "long" * 100
 SHAPES = Shapes(train_images=4, val_images=6, size_px=32, size_min=0.25, cache="none")

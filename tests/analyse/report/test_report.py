@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from helpers.synthetic import bce, focal, grid, run, study, with_state
 
 from ablation.analyse import figures
 from ablation.analyse.report.report import write_report
 from ablation.errors import AblationError, UsageError
 from ablation.records import PlannedRun, StudyRecord
-from helpers.synthetic import bce, focal, grid, run, study, with_state
 
 ROOT = Path(__file__).resolve().parents[3]
 OF_THE_TABLES = {"alpha_gamma_heatmap", "gamma_curves", "training_curves"}
@@ -162,10 +162,9 @@ def test_a_whole_report_loads_neither_torch_nor_training_nor_pyplot(tmp_path: Pa
         " 'ablation.study', 'ablation.tracking.store'}\n"
         "print(sorted(bad & set(sys.modules)), len(report.figures) >= 3)\n"
     )
-    found = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}, check=True,
-        capture_output=True, text=True,
-    )  # fmt: skip
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    command = [sys.executable, "-c", code]
+    found = subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True)
     assert found.stdout.strip() == "[] True"
 
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-from ablation.analyse.statistics.intervals import difference_interval, image_part
-from ablation.analyse.detections.matches import average_precision, resamples
-from ablation.rng import generator
 from helpers.planted import World, detections
+
+from ablation.analyse.detections.matches import average_precision, resamples
+from ablation.analyse.statistics.intervals import difference_interval, image_part
+from ablation.rng import generator
 
 WORLD = World()
 TRUTH = 0.0495

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.synthetic import bce, focal, study
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
@@ -15,7 +16,6 @@ from scipy import stats as scipy_stats
 from ablation.analyse.statistics import stats
 from ablation.analyse.tables import table
 from ablation.rng import generator
-from helpers.synthetic import bce, focal, study
 
 
 def test_interval_by_hand() -> None:

@@ -8,11 +8,11 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-
-from ablation.analyse.tables import table
-from ablation.analyse.tables import settings as values
-from ablation.records import PlannedRun, RunRecord, StudyRecord
 from helpers.synthetic import bce, focal, grid, run, study, with_state
+
+from ablation.analyse.tables import settings as values
+from ablation.analyse.tables import table
+from ablation.records import PlannedRun, RunRecord, StudyRecord
 
 METRIC = "val/AP"
 

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.planted import truths_of
+from helpers.synthetic import bce, focal, grid, run, study, with_state
 
 from ablation.analyse import figures
-from ablation.commands.confirm.verdict import confirm_verdict
 from ablation.analyse.statistics.paired import Circumstances, compare, decide
 from ablation.analyse.statistics.power import power_of_difference, power_of_equivalence
 from ablation.analyse.verdict.verdict import StudyVerdict, judge, judged
+from ablation.commands.confirm.verdict import confirm_verdict
 from ablation.records import Declaration, StudyRecord
 from ablation.rng import generator
-from helpers.planted import truths_of
-from helpers.synthetic import bce, focal, grid, run, study, with_state
 
 MARGIN = Declaration("val/AP", 0.01, 0.95)
 

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers.command import ablation, error_line
 from numpy.testing import assert_allclose, assert_array_equal
 
-from helpers.command import ablation, error_line
-
-from ablation.commands.check.figures import draw
-from ablation.commands.check.report import show
-from ablation.objective.assigner import AssignerConfig
 from ablation.boxes import shape_iou
 from ablation.cli import run
 from ablation.commands.check.audit import Audit, audit
+from ablation.commands.check.check import count_cells
+from ablation.commands.check.figures import draw
+from ablation.commands.check.report import show
 from ablation.data.anchors import fit_of, kmeans_anchors, letterboxed_sizes, shape_ious
 from ablation.data.dataset import DetectionData, Example, Fault, Image, Split
 from ablation.data.voc import Voc
 from ablation.errors import DataError, UsageError
 from ablation.model.head import HeadLayout
 from ablation.model.yolov4 import YOLOv4
-from ablation.commands.check.check import count_cells
+from ablation.objective.assigner import AssignerConfig
 
 SEED_ANCHORS = [12, 16, 19, 36, 40, 28, 36, 75, 76, 55, 72, 146, 142, 110, 192, 243, 459, 401]
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
-
 from helpers.command import TINY, ablation, error_line, run_folders
 
+from ablation.commands.confirm.choice import Choice, arguments, fix_choice, overrides_of
 from ablation.errors import UsageError
 from ablation.records import PlannedRun
-from ablation.commands.confirm.choice import Choice, arguments, fix_choice, overrides_of
 from ablation.tracking.store import Store, load_study
 
 CHOICE = Choice("s", ("f", "b"), (10, 11), "val/AP", 0)

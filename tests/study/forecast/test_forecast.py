@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
-
 from helpers.command import TINY, ablation, error_line, run_folders
 
 from ablation.study.forecast.seeds import seeds_text
-from ablation.tracking.run_folder import RunFolder
 from ablation.study.halving import losers
+from ablation.tracking.run_folder import RunFolder
 from ablation.tracking.store import Store, load_study
 
 SWEEP = """\

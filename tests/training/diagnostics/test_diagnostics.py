@@ -4,23 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-
 from helpers.command import TINY, ablation, metrics, run_folders
 
-from ablation.objective.assigner import Assigner, AssignerConfig
-from ablation.objective.criterion import CalibrationBatch, Criterion, CriterionConfig
 from ablation.data.loader import ValBatch
-from ablation.training.diagnostics.bins import histogram, logit_edges
-from ablation.training.diagnostics.cells import CellCollector, Cells, objectness_histograms
-from ablation.training.diagnostics.gradients import gradient_norms, gradient_record
-from ablation.training.diagnostics.inversion import inversion_record, log_odds, true_probability, undistorted
-from ablation.training.diagnostics.loss_cdf import FRACTIONS, cumulative, families, loss_cdf
 from ablation.losses.asl import ASL
 from ablation.losses.base import ConfidenceLoss
 from ablation.losses.bce import BCE
@@ -28,6 +19,13 @@ from ablation.losses.focal import Focal
 from ablation.losses.quality_focal import QualityFocal
 from ablation.losses.varifocal import Varifocal
 from ablation.model.head import HeadLayout, cell_grid
+from ablation.objective.assigner import Assigner, AssignerConfig
+from ablation.objective.criterion import CalibrationBatch, Criterion, CriterionConfig
+from ablation.training.diagnostics.bins import histogram, logit_edges
+from ablation.training.diagnostics.cells import CellCollector, Cells, objectness_histograms
+from ablation.training.diagnostics.gradients import gradient_norms, gradient_record
+from ablation.training.diagnostics.inversion import inversion_record, log_odds, true_probability, undistorted
+from ablation.training.diagnostics.loss_cdf import FRACTIONS, cumulative, families, loss_cdf
 
 CPU = torch.device("cpu")
 LAYOUT = HeadLayout(((16.0, 16.0), (40.0, 40.0)), ((1,), (0,)), (32, 16), (1.0, 1.0), 2)

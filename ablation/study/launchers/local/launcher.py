@@ -19,8 +19,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ablation.errors import AblationError, UsageError, require
 from ablation.files import safe_name
-from ablation.study.terminal import progress as observer
 from ablation.study.launchers.local.pool import Limits, Pool, Task
+from ablation.study.terminal import progress as observer
 
 
 @dataclass

@@ -28,13 +28,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from ablation.errors import AblationError, UsageError, one_line, require
 from ablation.files import safe_name
-from ablation.tracking.run_folder import DONE_STATES
 from ablation.study.execute import Prepared, prepare, store_of
-from ablation.study.terminal import progress as observer
-from ablation.study.launchers.slurm import queue as slurm_queue
 from ablation.study.launchers.local.launcher import job_config
+from ablation.study.launchers.slurm import queue as slurm_queue
 from ablation.study.launchers.slurm.job import run_job
 from ablation.study.launchers.slurm.registry import Submitted, submitting, write_jobs
+from ablation.study.terminal import progress as observer
+from ablation.tracking.run_folder import DONE_STATES
 from ablation.tracking.store import Mirror, Store
 
 log = logging.getLogger(__name__)

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-
-from helpers.faulty_command import faulty_command, processes_in, start
 from helpers.command import TINY, ablation, error_line, metrics, run_folders
+from helpers.faulty_command import faulty_command, processes_in, start
 
 from ablation.errors import UsageError
-from ablation.tracking.run_folder import RunFolder
 from ablation.study.launchers.local.launcher import LocalLauncher, share_out
 from ablation.study.launchers.local.memory import is_out_of_memory, kernel_kills
-from ablation.study.terminal.progress import JobInfo, PlainObserver
 from ablation.study.launchers.local.pool import place
+from ablation.study.terminal.progress import JobInfo, PlainObserver
+from ablation.tracking.run_folder import RunFolder
 
 SHORT = [
     *TINY,

@@ -14,13 +14,12 @@ from pathlib import Path
 
 import pytest
 import torch
-
-from helpers.slurm_cluster import Cluster, cluster, missing
 from helpers.command import ROOT, TINY, ablation, error_line, metrics, run_folders
+from helpers.slurm_cluster import Cluster, cluster, missing
 
-from ablation.tracking.run_folder import RunFolder
 from ablation.study.launchers.slurm import queue as slurm_queue
 from ablation.study.launchers.slurm.registry import Submitted, submitting, write_jobs
+from ablation.tracking.run_folder import RunFolder
 
 pytest.importorskip("submitit", reason="submitit is not installed (the extra `slurm`)")
 pytestmark = [

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from helpers.command import ROOT, TINY, error_line
 
 from ablation.errors import StoreError, UsageError
