@@ -18,11 +18,16 @@ from omegaconf import OmegaConf
 
 from ablation.errors import UsageError
 
-_PLUGIN = r"ablation\.study\.sweeper\.\w+|ablation\.study\.launchers\.\w+\.\w+|hydra_plugins(\.\w+)+" \
-          r"|hydra\._internal\.core_plugins\.\w+\.\w+"  # fmt: skip
+_PLUGINS = (
+    r"ablation\.study\.sweeper\.StudySweeper",
+    r"ablation\.study\.launchers\.local\.launcher\.LocalLauncher",
+    r"ablation\.study\.launchers\.slurm\.launcher\.SlurmLauncher",
+    r"hydra_plugins(\.\w+)+",
+    r"hydra\._internal\.core_plugins\.\w+\.\w+",
+)
 # Whole names: `logging.os.system` would begin well too.
 _TRUSTED = {
-    r"hydra\.(launcher|sweeper)(\..+)?\._target_": _PLUGIN,
+    r"hydra\.(launcher|sweeper)(\..+)?\._target_": "|".join(_PLUGINS),
     r"hydra\.(job|hydra)_logging\.handlers\.\w+\.class": r"logging\.(Stream|File|Null)Handler",
     r"hydra\.(job|hydra)_logging\..+": r"ext://sys\.std(out|err)",
 }
