@@ -11,7 +11,7 @@ from helpers import criterion_oracle as oracle
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from ablation.config import _fill
+from ablation.config.typed import filled
 from ablation.losses.base import ConfidenceLoss
 from ablation.losses.bce import BCE
 from ablation.losses.focal import Focal
@@ -60,7 +60,7 @@ CASES: dict[str, Truth] = {
 def preset(name: str, **changes: Any) -> CriterionConfig:
     values: Any = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "criterion" / f"{name}.yaml"))
     values.pop("defaults", None)
-    return _fill("criterion", CriterionConfig, values | changes)
+    return filled("criterion", CriterionConfig, values | changes)
 
 
 def random_outputs(

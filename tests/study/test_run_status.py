@@ -19,8 +19,7 @@ from ablation.study.pace import clock, makespan_s, pace_of
 from ablation.study.plan_file import extend_plan, plan_file
 from ablation.study.run_status import RunStatus, standing, study_status
 from ablation.study.terminal import status_table as show
-from ablation.study.terminal.live import LiveTable
-from ablation.study.terminal.progress import JobInfo
+from ablation.study.terminal.progress import JobInfo, LiveTable
 from ablation.tracking.run_folder import SILENT_S, RunFolder
 
 PARAMS = {"train.epochs": "10", "train.eval_every": "5"}

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ablation.config_study import AnalysisConfig
+from ablation.config import AnalysisConfig
 from ablation.errors import StoreError
 from ablation.study.execute import Prepared
 from ablation.study.forecast.costs import Bytes, Cost, Shape, computed_bytes, device_of, earlier, needed_bytes

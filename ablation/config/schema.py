@@ -1,27 +1,22 @@
-"""The typed configuration: dataclasses for the fixed spine, `typed` for the open groups.
+"""The typed configuration: what every key is, its range and its default.
 
-The spine (train, optim, criterion, assigner, augment, tracking) is registered with Hydra, which
-then refuses an unknown key or a wrong type while it composes. The groups data, model and loss are
-open: their YAML names a class, and that class's own fields are the schema, so that a new loss
-needs no change here.
+The fixed groups (train, optim, criterion, assigner, augment, tracking, analysis, halving) are registered
+with Hydra, which then refuses an unknown key or a wrong type while it composes. The groups data, model
+and loss are open: their YAML names a class, and that class's own fields are the schema, so that a new
+loss needs no change here.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import importlib
 import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import MISSING
 
-from ablation.config_study import AnalysisConfig, HalvingConfig
 from ablation.data.augment import AugmentConfig
 from ablation.data.dataset import DataSource
-from ablation.errors import UsageError, one_line, require
+from ablation.errors import require
 from ablation.losses.base import ConfidenceLoss
 from ablation.model.base import DetectorConfig
 from ablation.objective.assigner import AssignerConfig
@@ -197,6 +192,53 @@ class TrackingConfig:
 
 
 @dataclass
+class AnalysisConfig:
+    """What a study declares about its analysis before it runs; the plan keeps it with its time.
+
+    Attributes:
+        metric: what arms are compared by, at the last epoch.
+        margin: the smallest difference of the metric that matters to the user, in the metric's own
+            units: 0.01 is one point of AP. Arms whose difference lies within it are equivalent.
+        level: of every interval.
+        family: losses whose arms are tested together; null: every arm whose loss is not BCE.
+    """
+
+    metric: str = "val/AP"
+    margin: float = 0.01
+    level: float = 0.95
+    family: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        require("/" in self.metric, "metric", self.metric, "the name of a logged metric, such as val/AP")
+        require(self.margin > 0, "margin", self.margin, "> 0")
+        require(0 < self.level < 1, "level", self.level, "in (0, 1)")
+
+
+@dataclass
+class HalvingConfig:
+    """Early stopping of the arms that score lowest (successive halving): for exploration, no verdict after it.
+
+    Attributes:
+        enabled: off by default.
+        rungs: rising numbers of epochs at which arms are ranked by the mean of `analysis.metric` over
+            their seeds; train.eval_every must divide each.
+        keep_one_in: 2 or 3: of the arms that are left, the best half or third go on, rounded up; BCE arms
+            always do.
+    """
+
+    enabled: bool = False
+    rungs: list[int] = field(default_factory=list)
+    keep_one_in: int = 2
+
+    def __post_init__(self) -> None:
+        rising = all(a < b for a, b in itertools.pairwise([0, *self.rungs]))
+        require(rising, "rungs", self.rungs, "rising numbers of epochs, such as [10,20]")
+        enough = not self.enabled or bool(self.rungs)
+        require(enough, "rungs", self.rungs, "at least one number of epochs while halving.enabled is true")
+        require(self.keep_one_in in (2, 3), "keep_one_in", self.keep_one_in, "2 or 3")
+
+
+@dataclass
 class RunConfig:
     """One run. Open groups hold instances of their classes once `typed` has been applied.
 
@@ -235,163 +277,3 @@ class RunConfig:
         require(0 <= self.seed < 2**63, "seed", self.seed, "in [0, 2^63)")
         require(bool(self.study.strip()), "study", self.study, "a name")
         require(self.retry in (None, "failed"), "retry", self.retry, "failed, or null")
-
-
-def register() -> None:
-    """Give Hydra the schema of the spine, under the name that conf/train.yaml starts from."""
-    ConfigStore.instance().store(name="schema", node=RunConfig)
-
-
-def typed(config: DictConfig) -> RunConfig:
-    """A composed configuration -> a RunConfig whose every value has its declared type and range.
-
-    Raises:
-        UsageError: one line that names the key, what was found and what would be right.
-    """
-    schema = {f.name: f for f in dataclasses.fields(RunConfig)}
-    values = _container("", config)
-    built: dict[str, Any] = {}
-    scalars: dict[str, Any] = {}
-    for key, value in values.items():
-        if key not in schema:
-            raise UsageError(f"{key}: no such key; the keys are {', '.join(schema)}")
-        if key in OPEN_GROUPS:
-            built[key] = typed_group(key, value, OPEN_GROUPS[key])
-        elif dataclasses.is_dataclass(schema[key].default_factory):
-            built[key] = _fill(key, schema[key].default_factory, value)
-        else:
-            scalars[key] = value
-    for group in OPEN_GROUPS:
-        if group not in built:
-            raise UsageError(f"{group}: missing; name a file of conf/{group}/, as in {group}=NAME")
-    run: RunConfig = _fill("", RunConfig, scalars)
-    try:
-        return dataclasses.replace(run, **built)
-    except ValueError as error:
-        raise UsageError(one_line(error)) from None
-
-
-def _container(group: str, node: Any) -> dict[str, Any]:
-    try:
-        values: Any = OmegaConf.to_container(node, resolve=True)
-        return dict(values)
-    except OmegaConfBaseException as error:
-        raise UsageError(_message(group, error)) from None
-
-
-def _fill(group: str, cls: Any, values: Any) -> Any:
-    """An instance of dataclass `cls` from plain values, every one of them checked and converted."""
-    if not isinstance(values, dict):
-        raise UsageError(f"{group}: found {values!r}, must be a mapping")
-    schema = OmegaConf.structured(cls)
-    OmegaConf.set_readonly(schema, False)
-    known = [f.name for f in dataclasses.fields(cls)]
-    prefix = f"{group}." if group else ""
-    try:
-        for key, value in values.items():
-            if key not in known:
-                raise UsageError(
-                    f"{prefix}{key}: {cls.__name__} has no such setting; it has: {', '.join(known)}"
-                )
-            if value == "???":  # OmegaConf's word for missing; assigning it would change nothing
-                raise UsageError(f"{prefix}{key}: missing, and has no default; give {prefix}{key}=VALUE")
-            # Key by key: merging would refuse an int in a list of lists of floats.
-            schema[key] = value
-        if cls is RunConfig:
-            for name in OPEN_GROUPS:
-                schema[name] = None
-        return OmegaConf.to_object(schema)
-    except (OmegaConfBaseException, ValueError) as error:
-        raise UsageError(_message(group, error)) from None
-
-
-def typed_group(group: str, node: Any, base: type) -> Any:
-    """An open group's plain values -> an instance of the class it names, checked against that class's fields.
-
-    Only classes of the project's own kind are built: `_target_` must name a subclass of `base`,
-    so a configuration file cannot make the program call anything else.
-    """
-    if not isinstance(node, dict) or not node.get("_target_"):
-        raise UsageError(f"{group}: no class named; a file of conf/{group}/ has a line `_target_: ...`")
-    cls = _find_class(group, str(node["_target_"]), base)
-    return _fill(group, cls, {key: value for key, value in node.items() if key != "_target_"})
-
-
-def _find_class(group: str, target: str, base: type) -> Any:
-    module_name, _, class_name = target.rpartition(".")
-    if module_name.split(".")[0] != "ablation" and not _already_trusted(target, base):
-        # Importing a module runs it, so the check comes before the import.
-        raise UsageError(f"{group}._target_: {target} is not a class of this project's ablation package")
-    try:
-        cls = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError):
-        raise UsageError(f"{group}._target_: {target} not found") from None
-    if not (isinstance(cls, type) and issubclass(cls, base) and dataclasses.is_dataclass(cls)):
-        raise UsageError(f"{group}._target_: {target} is not a dataclass derived from {base.__name__}")
-    return cls
-
-
-def _already_trusted(target: str, base: type) -> bool:
-    """Whether the user's own program has itself defined and imported that subclass."""
-    pending: list[type] = list(base.__subclasses__())
-    while pending:
-        cls = pending.pop()
-        if f"{cls.__module__}.{cls.__qualname__}" == target:
-            return True
-        pending += cls.__subclasses__()
-    return False
-
-
-def _message(group: str, error: Exception) -> str:
-    """One line that starts with the full key."""
-    text = str(getattr(error, "msg", None) or error).split("\n")[0]
-    key = str(getattr(error, "full_key", None) or "")
-    prefix = f"{group}." if group else ""
-    return one_line(f"{prefix}{key}: {text}" if key else f"{prefix}{text}")
-
-
-def arm_name(config: RunConfig) -> str:
-    """The label of an arm, made from its loss and the settings that are not null: bce-pos_weight=4."""
-    parts = [type(config.loss).name()]
-    for f in dataclasses.fields(config.loss):
-        value = getattr(config.loss, f.name)
-        if value is not None:
-            parts.append(f"{f.name}={value:g}" if isinstance(value, float) else f"{f.name}={value}")
-    return "-".join(parts)
-
-
-def plain(value: Any, identity: bool = False) -> Any:
-    """A typed configuration as plain dicts, lists and numbers.
-
-    Args:
-        identity: leave out everything that cannot change a result, and spell equal values equally.
-    """
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        result: dict[str, Any] = {}
-        if isinstance(value, tuple(OPEN_GROUPS.values())):
-            kind = type(value)
-            result["name" if identity else "_target_"] = f"{kind.__module__}.{kind.__qualname__}"
-        for f in dataclasses.fields(value):
-            if identity and not f.metadata.get("identity", True):
-                continue
-            result[f.name] = plain(getattr(value, f.name), identity)
-        return result
-    if isinstance(value, dict):
-        return {str(key): plain(item, identity) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item, identity) for item in value]
-    if identity and isinstance(value, float):
-        return value + 0.0  # -0.0 and 0.0 are one value
-    return value
-
-
-def flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dicts -> one level, keys joined by dots; lists stay whole."""
-    result: dict[str, Any] = {}
-    for key, item in value.items():
-        name = f"{prefix}{key}"
-        if isinstance(item, dict) and item:
-            result |= flat(item, f"{name}.")
-        else:
-            result[name] = item
-    return result
