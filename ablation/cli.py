@@ -174,7 +174,7 @@ def check(arguments: list[str]) -> int:
 
 def report(arguments: list[str]) -> int:
     """The page, figures and tables of a study; MLflow's pages then open on its charts and verdict."""
-    from ablation.analyse.detections.run_files import Evidence
+    from ablation.analyse.detections.run_files import RunArtifacts
     from ablation.analyse.report.report import write_report
     from ablation.files import safe_name
     from ablation.tracking.store import Store, experiment_of, fetch_artifact, load_study
@@ -195,7 +195,7 @@ def report(arguments: list[str]) -> int:
         metric=metric,
         level=said.level if said else 0.95,
         partial=given["partial"] == "true",
-        evidence=Evidence(study, lambda run_id, path: fetch_artifact(store, run_id, path)),
+        artifacts=RunArtifacts(study, lambda run_id, path: fetch_artifact(store, run_id, path)),
         checks=Path(given["out"]) / "check",
         link=lambda run_id: f"{ui}/#/experiments/{experiment}/runs/{run_id}",
     )

@@ -2,7 +2,7 @@
 
 
 class AblationError(Exception):
-    """Something failed that the user can understand and mend. Shown as one line, without traceback.
+    """Something failed that the user can understand and mend. PlottedArm as one line, without traceback.
 
     The message names the file or the key, what was found there, and what would be right.
     """

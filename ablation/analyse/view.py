@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def load_view(study: str, *, metric: str | None = None, uri: str | None = None) -> StudyView:
-    """Everything that the report's figures look at: `view.runs`, `view.arms`, `view.evidence`, ...
+    """Everything that the report's figures look at: `view.runs`, `view.arms`, `view.artifacts`, ...
 
     Args:
         study: its name.
@@ -23,7 +23,7 @@ def load_view(study: str, *, metric: str | None = None, uri: str | None = None) 
     """
     from dataclasses import replace
 
-    from ablation.analyse.detections.run_files import Evidence
+    from ablation.analyse.detections.run_files import RunArtifacts
     from ablation.analyse.figures import study_view
     from ablation.tracking.store import Store, fetch_artifact, load_study
 
@@ -32,8 +32,8 @@ def load_view(study: str, *, metric: str | None = None, uri: str | None = None) 
     said = record.declared[0] if record.declared else None
     metric = metric or (said.metric if said else "val/AP")
     view = study_view(record, metric, said.level if said else 0.95)
-    evidence = Evidence(record, lambda run_id, path: fetch_artifact(store, run_id, path))
-    return replace(view, evidence=evidence)
+    artifacts = RunArtifacts(record, lambda run_id, path: fetch_artifact(store, run_id, path))
+    return replace(view, artifacts=artifacts)
 
 
 def load_runs(study: str, *, uri: str | None = None) -> pd.DataFrame:

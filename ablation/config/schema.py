@@ -216,7 +216,7 @@ class AnalysisConfig:
 
 @dataclass
 class HalvingConfig:
-    """Early stopping of the arms that score lowest (successive halving): for exploration, no verdict after it.
+    """Successive halving: arms that score lowest stop early. For exploration, no verdict is drawn after it.
 
     Attributes:
         enabled: off by default.

@@ -94,7 +94,7 @@ class LossParts(NamedTuple):
     lost: Tensor
 
 
-class Terms(NamedTuple):
+class DeclaredTerms(NamedTuple):
     """The weighted terms, each with its graph, and what the confidence term was told about the cells."""
 
     box: Tensor
@@ -155,7 +155,7 @@ class Criterion:
 
     def terms(
         self, raw: Tensor, boxes_cxcywh_px: Tensor, labels: Tensor, present: Tensor, grid: CellGrid
-    ) -> Terms:
+    ) -> DeclaredTerms:
         """The three terms apart, for whoever wants the gradient of each; their sum is the loss.
 
         Args:
@@ -172,7 +172,7 @@ class Criterion:
         targets = self._targets(found, quality)
         confidence = self._confidence(self.loss, raw[..., OBJECTNESS], targets, grid)
 
-        return Terms(
+        return DeclaredTerms(
             box=self.config.box_gain * box.sum(),
             classes=self.config.class_gain * classes.sum(),
             confidence=self.gain * confidence,

@@ -193,7 +193,7 @@ def execute(
                     with interrupts.held():
                         mirror.start()
                     set_up_torch(config)
-                    state = Run(config, run.data, folder, after_epoch).go()
+                    state = Run(config, run.data, folder, after_epoch).fit()
                 interrupts.end()
                 folder.set_state(state)
             except Diverged as error:

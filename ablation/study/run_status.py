@@ -20,12 +20,12 @@ from ablation.study.pace import Pace, makespan_s, pace_of
 from ablation.study.plan_file import plan_file, read_plan
 from ablation.tracking.run_folder import DONE_STATES, RunFolder
 
-STANDINGS = ("finished", "diverged", "running", "interrupted", "failed", "pruned", "to do")
+STATUSES = ("finished", "diverged", "running", "interrupted", "failed", "pruned", "to do")
 """In words for a person; the order in which they are counted. `interrupted` goes on when launched again."""
 
 
-def standing(folder: RunFolder) -> str:
-    """One of STANDINGS.
+def run_status(folder: RunFolder) -> str:
+    """One of STATUSES.
 
     A folder that says RUNNING while nobody trains it was left by a process that was killed: it is
     interrupted. Told by the run's lock and never by a process id, which another process may have now.
@@ -48,7 +48,7 @@ class RunStatus:
     """One run as it stands.
 
     Attributes:
-        standing: one of STANDINGS.
+        status: one of STATUSES.
         epoch: finished epochs; of a run that is not running, those it would go on from.
         value: the last one of the study's metric, None before the first evaluation.
         images_per_s: of the last epoch.
@@ -59,7 +59,7 @@ class RunStatus:
     arm: str
     seed: int
     key: str
-    standing: str
+    status: str
     epoch: int
     epochs: int
     value: float | None = None
@@ -89,9 +89,9 @@ class StudyStatus:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Standing -> runs, those that occur, in the order of STANDINGS."""
-        found = Counter(run.standing for run in self.runs)
-        return {name: found[name] for name in STANDINGS if found[name]}
+        """Status -> runs, those that occur, in the order of STATUSES."""
+        found = Counter(run.status for run in self.runs)
+        return {name: found[name] for name in STATUSES if found[name]}
 
     def as_json(self) -> dict[str, Any]:
         """Plain values only; what is not a finite number becomes null."""
@@ -143,11 +143,11 @@ def look(
     epochs = int(planned.params.get("train.epochs", 0))
     shown = RunStatus(planned.arm, planned.seed, planned.key, "to do", 0, epochs, folder=str(folder.path))
     try:
-        how = standing(folder)
+        how = run_status(folder)
         lines = folder.metrics()
         about = folder.read_json("state.json")
     except (StoreError, OSError) as error:
-        return dataclasses.replace(shown, standing="failed", note=one_line(error, 300))
+        return dataclasses.replace(shown, status="failed", note=one_line(error, 300))
     resumes = folder.checkpoint_epoch
     epoch = resumes if how in ("interrupted", "failed", "pruned") else lines[-1]["epoch"] if lines else 0
     pace = pace_of(lines)
@@ -162,7 +162,7 @@ def look(
     values = [line["metrics"][metric] for line in lines if metric in line["metrics"]]
     return dataclasses.replace(
         shown,
-        standing=how,
+        status=how,
         epoch=epoch,
         value=values[-1] if values else None,
         images_per_s=lines[-1]["metrics"].get("time/images_per_s") if lines else None,
@@ -196,17 +196,17 @@ def _eval_every(planned: PlannedRun) -> int:
 
 def _left(runs: list[RunStatus], planned: list[PlannedRun], paces: dict[str, Pace]) -> float | None:
     """As many runs at a time as now; a run without a pace of its own gets the mean of the others."""
-    slots = sum(run.standing == "running" for run in runs)
+    slots = sum(run.status == "running" for run in runs)
     if not slots or not paces:
         return None
     mean = Pace(
         *(sum(values) / len(paces) for values in zip(*map(dataclasses.astuple, paces.values()), strict=True))
     )
     durations = []
-    for run, plan in sorted(zip(runs, planned, strict=True), key=lambda pair: pair[0].standing != "running"):
+    for run, plan in sorted(zip(runs, planned, strict=True), key=lambda pair: pair[0].status != "running"):
         if run.left_s is not None:
             durations.append(run.left_s)
-        elif run.standing in ("running", "interrupted", "to do"):
+        elif run.status in ("running", "interrupted", "to do"):
             pace = paces.get(run.key, mean)
             durations.append(pace.left_s(run.epoch, run.epochs, _eval_every(plan)))
     return makespan_s(durations, slots)

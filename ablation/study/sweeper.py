@@ -22,7 +22,7 @@ from ablation.errors import AblationError, UsageError, one_line
 from ablation.study.execute import Prepared, announce, prepare, store_of
 from ablation.study.expand import Job, expand, override_text
 from ablation.study.halving import check_rungs, prune
-from ablation.study.run_status import standing
+from ablation.study.run_status import run_status
 from ablation.tracking.run_folder import DONE_STATES
 from ablation.tracking.store import Mirror
 
@@ -67,7 +67,7 @@ class StudySweeper(Sweeper):
                 raise UsageError("hydra.launcher.wait=false: halving waits for each rung; set it to true")
         self.store = store_of(first)
         announce(runs, self.store)
-        found = {run.key: standing(run.folder) for run in runs}
+        found = {run.key: run_status(run.folder) for run in runs}
         todo = [run for run in runs if found[run.key] in wanted(first)]
         counts = Counter(found.values())
         done = counts["finished"] + counts["diverged"]
@@ -236,7 +236,7 @@ class StudySweeper(Sweeper):
 
 
 def wanted(config: RunConfig) -> set[str]:
-    """The standings of runs that a launch takes up."""
+    """The statuses of runs that a launch takes up."""
     return (
         {"to do", "interrupted"}
         | ({"failed"} if config.retry == "failed" else set())

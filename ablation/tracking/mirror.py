@@ -1,4 +1,4 @@
-"""Copying a run's folder into the ledger while it trains, so that the ledger can never hold it up.
+"""Copies a run's folder into MLflow while it trains, in a way that never makes the training wait.
 
 The folder is the truth and also the queue: what has not been copied yet lies in metrics.jsonl, so
 nothing has to be kept in memory, nothing is lost when the process ends, and a point that is sent
@@ -38,7 +38,7 @@ STATUS = {
 """A run's state -> MLflow's status; every other state is FAILED."""
 
 
-class Ledger(Protocol):
+class TrackingStore(Protocol):
     """What a mirror needs of a tracking store; track.Store is one. Every method may raise anything."""
 
     @property
@@ -72,7 +72,7 @@ class Ledger(Protocol):
 
 
 class Mirror:
-    """Copies one run's folder into a ledger. A lost server is a warning and never stops a training.
+    """Copies one run's folder into a tracking store. A lost server is a warning and never stops a training.
 
     Args:
         store: None: do nothing.
@@ -81,7 +81,7 @@ class Mirror:
             this is).
     """
 
-    def __init__(self, store: Ledger | None, folder: RunFolder, strict: bool = False) -> None:
+    def __init__(self, store: TrackingStore | None, folder: RunFolder, strict: bool = False) -> None:
         self.store = store
         self.folder = folder
         self.strict = strict
@@ -91,7 +91,7 @@ class Mirror:
         self._known: dict[str, set[int]] = {}
         self._error = ""
         background = store is not None and not store.local and not strict
-        self._courier = Courier(self._attempt) if background else None
+        self._retries = RetryQueue(self._attempt) if background else None
 
     def start(self) -> None:
         """Create the MLflow run, or find the one that this folder already has."""
@@ -109,7 +109,7 @@ class Mirror:
         # Apart, so that a file which cannot be read does not leave the run RUNNING for ever.
         self._do(lambda store: self._content(store, artifacts))
         self._do(self._state)
-        if self._courier is not None and not self._courier.close(PATIENCE_S):
+        if self._retries is not None and not self._retries.close(PATIENCE_S):
             log.warning(
                 "MLflow (%s) lacks a part of %s: %s; the folder has it all, `ablation sync` copies the rest",
                 self.store.uri if self.store else "", self.folder.path, self._error or "no answer yet",
@@ -117,18 +117,23 @@ class Mirror:
 
     # when
 
-    def _do(self, work: Callable[[Ledger], None]) -> None:
+    @property
+    def pending(self) -> int:
+        """How many pieces of work wait for the store to answer."""
+        return 0 if self._retries is None else len(self._retries)
+
+    def _do(self, work: Callable[[TrackingStore], None]) -> None:
         if self.store is None:
             return
-        if self._courier is not None:
-            self._courier.order(work)
+        if self._retries is not None:
+            self._retries.put(work)
         elif self.strict:
             with self.store.errors():
                 work(self.store)
         else:
             self._attempt(work)
 
-    def _attempt(self, work: Callable[[Ledger], None], quiet: bool = False) -> bool:
+    def _attempt(self, work: Callable[[TrackingStore], None], quiet: bool = False) -> bool:
         """Try a piece of work; a failure is a warning. Returns whether it was done."""
         assert self.store is not None
         try:
@@ -147,7 +152,7 @@ class Mirror:
 
     # what
 
-    def _open(self, store: Ledger) -> str:
+    def _open(self, store: TrackingStore) -> str:
         if self._run is None:
             state = self.folder.read_json("state.json")
             started = state.get("started_ms") or round(time.time() * 1000)
@@ -157,12 +162,12 @@ class Mirror:
                 self._pushed, self._known = 0, {}
         return self._run
 
-    def _start(self, store: Ledger) -> None:
+    def _start(self, store: TrackingStore) -> None:
         run = self._open(store)
         if self.folder.state == "RUNNING":  # by the time that a server is back it may have ended
             store.set_running(run)
 
-    def _push(self, store: Ledger) -> None:
+    def _push(self, store: TrackingStore) -> None:
         run = self._open(store)
         for line in self.folder.settled_metrics()[self._pushed :]:
             # A line of training begins with another metric than one of a later evaluation on test.
@@ -174,13 +179,13 @@ class Mirror:
                 store.log_points(run, line)
             self._pushed += 1
 
-    def _content(self, store: Ledger, artifacts: list[Path]) -> None:
+    def _content(self, store: TrackingStore, artifacts: list[Path]) -> None:
         self._push(store)
         for path in artifacts:
             folder = path.parent.name if path.parent != self.folder.path else None
             store.log_file(self._open(store), path, folder)
 
-    def _state(self, store: Ledger) -> None:
+    def _state(self, store: TrackingStore) -> None:
         ended = self.folder.read_json("state.json").get("ended_ms")
         store.end_run(self._open(store), self._tags(), STATUS.get(self.folder.state, "FAILED"), ended)
 
@@ -201,11 +206,11 @@ class Mirror:
         return tags
 
 
-class Courier:
-    """A thread that does ordered work, each piece again and again until it succeeds.
+class RetryQueue:
+    """A thread that does what was put in, each piece again and again until it succeeds.
 
     Pieces must be idempotent, and their order must not matter: one that fails goes to the end, so
-    that it does not block the others. An order that is waiting already is not entered twice, so
+    that it does not block the others. A piece that is waiting already is not entered twice, so
     the queue stays as short as there are kinds of work, however long the other side is away.
 
     Args:
@@ -215,30 +220,34 @@ class Courier:
 
     def __init__(self, attempt: Callable[..., bool]) -> None:
         self._attempt = attempt
-        self._orders: list[Callable[[Any], None]] = []
+        self._waiting: list[Callable[[Any], None]] = []
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closing = False
         self._deadline: float | None = None
 
-    def order(self, work: Callable[[Any], None]) -> None:
+    def put(self, work: Callable[[Any], None]) -> None:
         """Have `work` done; returns at once."""
         with self._changed:
-            if work not in self._orders[1:]:  # the first may be under way: it may have read too early
-                self._orders.append(work)
+            if work not in self._waiting[1:]:  # the first may be under way: it may have read too early
+                self._waiting.append(work)
             if self._thread is None:
                 # A daemon: a server that never answers must not keep the process from ending.
-                self._thread = threading.Thread(target=self._deliver, name="ledger", daemon=True)
+                self._thread = threading.Thread(target=self._deliver, name="tracking", daemon=True)
                 self._thread.start()
             self._changed.notify_all()
+
+    def __len__(self) -> int:
+        """Pieces of work that wait or are being done."""
+        return len(self._waiting)
 
     def close(self, patience_s: float) -> bool:
         """Wait until everything is done, at most `patience_s` seconds; returns whether it is."""
         with self._changed:
             self._closing, self._deadline = True, time.monotonic() + patience_s
             self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._orders, patience_s)
-            done = not self._orders
+            self._changed.wait_for(lambda: not self._waiting, patience_s)
+            done = not self._waiting
         if done and self._thread is not None:
             self._thread.join(1)
         return done
@@ -247,21 +256,21 @@ class Courier:
         pause, failed = _FIRST_PAUSE_S, 0
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._orders or self._closing)
-                if not self._orders or (self._deadline is not None and time.monotonic() > self._deadline):
+                self._changed.wait_for(lambda: self._waiting or self._closing)
+                if not self._waiting or (self._deadline is not None and time.monotonic() > self._deadline):
                     return
-                work = self._orders[0]
+                work = self._waiting[0]
                 late = self._closing
             # Said once for each time that the server goes away, not for every try.
             if self._attempt(work, quiet=late or failed > 0):
                 pause, failed = _FIRST_PAUSE_S, 0
                 with self._changed:
-                    self._orders.pop(0)
+                    self._waiting.pop(0)
                     self._changed.notify_all()
                 continue
             failed += 1
             with self._changed:
-                self._orders.append(self._orders.pop(0))
+                self._waiting.append(self._waiting.pop(0))
                 self._changed.wait_for(lambda: self._closing, pause)
                 if self._closing:  # the patience of the end is short: try often
                     self._changed.wait(min(pause, 0.5))

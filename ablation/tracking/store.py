@@ -1,4 +1,4 @@
-"""The ledger: the only file that imports mlflow.
+"""The MLflow store: the only file that imports mlflow.
 
 A run's folder is the truth; mirror.py says what is copied from it and when, this file writes it into
 MLflow and reads studies back. Writing is idempotent (a point is identified by metric, epoch, time
@@ -103,7 +103,7 @@ class Store:
                 path.hardlink_to(new)
         self._check(path)
 
-    # what a Mirror needs; see mirror.Ledger
+    # what a Mirror needs; see mirror.TrackingStore
 
     @property
     def local(self) -> bool:

@@ -28,7 +28,7 @@ from ablation.objective.criterion import CalibrationBatch, Criterion, LossParts
 from ablation.tracking.run_folder import RunFolder
 from ablation.training import checkpoint
 from ablation.training.diagnostics.cells import CellCollector
-from ablation.training.diagnostics.inversion import undistorted
+from ablation.training.diagnostics.inversion import recalibrated
 from ablation.training.diagnostics.recorder import PROBE_BATCHES, Recorder
 from ablation.training.evaluate import Evaluation, average_precision, evaluate
 from ablation.training.optim import (
@@ -157,7 +157,7 @@ class Run:
 
     # the run
 
-    def go(self) -> str:
+    def fit(self) -> str:
         """Train from the newest checkpoint, or from the start, to the end.
 
         Returns:
@@ -314,7 +314,7 @@ class Run:
     def validate(self, done: int, final: bool) -> dict[str, float]:
         """Evaluate on val after `done` epochs; the last time, keep the detections for the analysis.
 
-        The final AP_undistorted and AP50_undistorted are those of the kept detections with what the
+        The final AP_recalibrated and AP50_recalibrated are those of the kept detections with what the
         loss does to the objectness undone.
         """
         train = self.config.train
@@ -328,9 +328,9 @@ class Run:
         if final:
             self.folder.write_json("detections/ground_truth.json", found.ground_truth)
             self.folder.write_json("detections/val.json", found.results)
-            again = undistorted(found.results, self.config.loss)
+            again = recalibrated(found.results, self.config.loss)
             undone = average_precision(found.ground_truth, again, self.data.classes).metrics
-            metrics |= {f"val/{name}_undistorted": undone[name] for name in ("AP", "AP50")}
+            metrics |= {f"val/{name}_recalibrated": undone[name] for name in ("AP", "AP50")}
         metrics["time/eval_s"] = time.perf_counter() - started
         return metrics | self.diagnose(done, collector)
 

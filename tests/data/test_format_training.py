@@ -81,7 +81,7 @@ def test_voc_coco_and_yolo_copies_train_to_the_same_weights_and_ap(tmp_path: Pat
         )
         data = source.open()
         folder = RunFolder(tmp_path / type(source).__name__)
-        assert Run(config, data, folder, lambda epoch, metrics: None).go() == "FINISHED"
+        assert Run(config, data, folder, lambda epoch, metrics: None).fit() == "FINISHED"
         weights = torch.load(folder.file("weights.pt"), weights_only=True)["model"]
         lines = [
             json.loads(line)["metrics"] for line in folder.file("metrics.jsonl").read_text().splitlines()

@@ -92,11 +92,11 @@ def _trial(folder: Path, kinds: list[str], generator: np.random.Generator) -> No
             expected[kind.lower()] += 1
     publish_plan(store, "s", planned, "")
     runs = table.runs_table(load_study(store, "s"))
-    counted = runs[runs["counts"]]
+    counted = runs[runs["valid"]]
     assert {(arm, seed): value for arm, seed, value in zip(counted["arm"], counted["seed"], counted["val/AP"],
             strict=True)} == pytest.approx(good)  # fmt: skip
     assert not (runs["val/AP"] == POISON).any(), "analysed as data"
-    assert runs.loc[~runs["counts"], "val/AP"].isna().all()
+    assert runs.loc[~runs["valid"], "val/AP"].isna().all()
     problems = table.problems(runs)
     assert Counter(problems["problem"]) == expected
     assert (problems["reason"] != "").sum() >= len(problems) - expected["running"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ablation.analyse.detections.run_files import Evidence
+from ablation.analyse.detections.run_files import RunArtifacts
 from ablation.records import RunRecord, StudyRecord
 from ablation.rng import generator
 
@@ -16,8 +16,8 @@ LOGITS = np.linspace(-14, 14, 113)
 CLASSES = ({"id": 1, "name": "red $cell"}, {"id": 2, "name": "white_cell"})
 
 
-def made_up(record: StudyRecord, folder: Path) -> Evidence:
-    """Evidence of every run, written into `folder` when it is asked for; it depends on arm and seed only."""
+def made_up(record: StudyRecord, folder: Path) -> RunArtifacts:
+    """Artifacts of every run, written into `folder` when it is asked for; it depends on arm and seed only."""
     runs = {run.run_id: run for run in record.runs}
 
     def fetch(run_id: str, name: str) -> Path | None:
@@ -28,7 +28,7 @@ def made_up(record: StudyRecord, folder: Path) -> Evidence:
         path.write_text(json.dumps(MAKERS[name](runs[run_id])))
         return path
 
-    return Evidence(record, fetch)
+    return RunArtifacts(record, fetch)
 
 
 def _rng(run: RunRecord, what: str) -> np.random.Generator:

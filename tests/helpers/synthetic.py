@@ -46,7 +46,7 @@ def run(
         params={**params, "seed": str(seed), "optim.lr": "0.01", "train.epochs": str(epochs[-1])}
         | dict(extra or {}),
         metrics={"val/AP": value, "val/AP50": min(1.0, value * 1.6), "train/loss": 3.0 / epochs[-1],
-                 "val/AP_undistorted": value + 0.004 * (params["loss.name"] != "bce"),
+                 "val/AP_recalibrated": value + 0.004 * (params["loss.name"] != "bce"),
                  "val/AP_small": value * 0.6, "val/AP_large": value * 1.2,
                  "val/AP_class/red $cell": value * 1.1, "val/AP_class/white_cell": value * 0.9},
         history=history, folder=f"runs/{study}/{name}/seed{seed}-{key[:8]}", reason=reason,

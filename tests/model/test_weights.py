@@ -151,7 +151,7 @@ def trained_quarter(tmp_path_factory: pytest.TempPathFactory) -> Detector:
     )
     folder = RunFolder(tmp_path_factory.mktemp("trained"))
     run = Run(config, config.data.open(), folder, lambda epoch, metrics: None)
-    assert run.go() == "FINISHED"
+    assert run.fit() == "FINISHED"
     return run.network.to(memory_format=torch.contiguous_format)
 
 

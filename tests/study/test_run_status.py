@@ -17,7 +17,7 @@ from ablation.files import exclusive_lock, is_locked
 from ablation.records import PlannedRun
 from ablation.study.pace import clock, makespan_s, pace_of
 from ablation.study.plan_file import extend_plan, plan_file
-from ablation.study.run_status import RunStatus, standing, study_status
+from ablation.study.run_status import RunStatus, run_status, study_status
 from ablation.study.terminal import status_table as show
 from ablation.study.terminal.progress import JobInfo, LiveTable
 from ablation.tracking.run_folder import SILENT_S, RunFolder
@@ -35,7 +35,7 @@ def line(epoch: int, ended_s: float, train_s: float, eval_s: float | None = None
 
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
-    """A study of seven runs, one in each standing, in tmp_path/runs."""
+    """A study of seven runs, one in each status, in tmp_path/runs."""
     out = tmp_path / "runs"
     planned = [PlannedRun("bce", seed, KEYS[seed], "ablation train", PARAMS) for seed in range(7)]
     extend_plan(plan_file(out, "s"), planned)
@@ -53,8 +53,8 @@ def study(tmp_path: Path) -> Path:
 
 def test_each_folder_is_what_it_says_and_a_running_one_that_nobody_trains_is_interrupted(study: Path) -> None:
     found = study_status(study, "s")
-    standings = ["finished", "diverged", "interrupted", "interrupted", "failed", "pruned", "to do"]
-    assert [run.standing for run in found.runs] == standings
+    statuses = ["finished", "diverged", "interrupted", "interrupted", "failed", "pruned", "to do"]
+    assert [run.status for run in found.runs] == statuses
     assert found.counts == {
         "finished": 1,
         "diverged": 1,
@@ -74,25 +74,25 @@ def test_a_run_is_running_as_long_as_its_lock_is_held(study: Path) -> None:
     with exclusive_lock(folder.file(".lock")) as mine:
         assert mine
         found = study_status(study, "s")
-        assert found.runs[2].standing == "running" and found.runs[2].epoch == 5
+        assert found.runs[2].status == "running" and found.runs[2].epoch == 5
         # Five epochs of 2 s are left to it; with one run at a time the others come after it.
         assert found.runs[2].left_s == pytest.approx(10, abs=3)
         assert found.left_s == pytest.approx(10 + 6 * 2 + 6 * 2 + 10 * 2 - 8, abs=12)
-    assert standing(folder) == "interrupted"
+    assert run_status(folder) == "interrupted"
 
 
 def test_a_run_of_another_machine_is_known_by_its_heartbeat(study: Path) -> None:
     folder = RunFolder.of(study, "s", "bce", 2, KEYS[2])
     folder.write_json("state.json", folder.read_json("state.json") | {"host": "elsewhere"})
-    assert standing(folder) == "interrupted"
+    assert run_status(folder) == "interrupted"
     with folder.heartbeat():
         deadline = time.monotonic() + 10
-        while standing(folder) != "running":
+        while run_status(folder) != "running":
             assert time.monotonic() < deadline
             time.sleep(0.01)
     silent = time.time() - SILENT_S - 1
     os.utime(folder.file(".lock"), (silent, silent))
-    assert standing(folder) == "interrupted"
+    assert run_status(folder) == "interrupted"
 
 
 def test_looking_at_a_lock_neither_takes_nor_creates_it(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_status_of_a_study_through_the_command(study: Path) -> None:
     assert "bce seed 4: failed: because" in shown
     assert re.search(r"bce +5 +pruned +4/10 +0\.250", shown)
     content = json.loads(ablation(study.parent, "status", "study=s", "json=true").stdout)
-    assert [run["standing"] for run in content["runs"]].count("interrupted") == 2
+    assert [run["status"] for run in content["runs"]].count("interrupted") == 2
     unknown = ablation(study.parent, "status", "study=t", check=2)
     assert "study=t: no runs/t/plan.json; there are in runs/: s" in error_line(unknown)
     # Watching ends by itself where nothing is running.

@@ -1,4 +1,4 @@
-"""The ledger: a store that is whole whoever opens it first, and points that are there once."""
+"""A store that is whole whoever opens it first, and points that are there once."""
 
 from __future__ import annotations
 

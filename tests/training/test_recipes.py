@@ -142,7 +142,7 @@ def small_run(folder: Path, **train: Any) -> Run:
 def test_a_training_of_several_sizes_sees_them_all_and_is_calibrated_at_one(tmp_path: Path) -> None:
     """Anchors and calibration belong to size_px; the batches, and their grids, take every size."""
     several = small_run(tmp_path / "several", multi_scale=[32, 64, 96])
-    assert several.go() == "FINISHED"
+    assert several.fit() == "FINISHED"
     assert set(several._grids) == {(32, 32), (64, 64), (96, 96)}
     single = small_run(tmp_path / "single")
     single.prepare()

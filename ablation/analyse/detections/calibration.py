@@ -89,7 +89,7 @@ class Inversion:
         return values
 
 
-def undistorted_scores(matches: Matches, inversion: Inversion) -> Floats:
+def recalibrated_scores(matches: Matches, inversion: Inversion) -> Floats:
     """eta(objectness) x class probability of each detection of matches.counted."""
     counted = matches.counted
     objectness = counted["objectness"].to_numpy()

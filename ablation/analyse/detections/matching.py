@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ablation.analyse.detections.run_files import Evidence
+from ablation.analyse.detections.run_files import RunArtifacts
 
 Floats = NDArray[np.float64]
 
@@ -93,14 +93,14 @@ def match(ground_truth: dict[str, Any], results: list[dict[str, Any]], iou: floa
     )
 
 
-def matches_of(evidence: Evidence, run_id: str) -> Matches | None:
+def matches_of(artifacts: RunArtifacts, run_id: str) -> Matches | None:
     """A run's detections on val matched at IoU .5, made once; None where it kept none."""
 
     def make() -> Matches | None:
-        truth, found = evidence.ground_truth(run_id), evidence.detections(run_id)
+        truth, found = artifacts.ground_truth(run_id), artifacts.detections(run_id)
         return None if truth is None or found is None else match(truth, found)
 
-    return evidence.made("matches at 0.5", run_id, make)
+    return artifacts.made("matches at 0.5", run_id, make)
 
 
 def rows_by(table: pd.DataFrame, *names: str) -> dict[tuple[int, ...], NDArray[np.int64]]:

@@ -26,7 +26,7 @@ def nowhere(run_id: str, path: str) -> Path | None:
     return None
 
 
-class Evidence:
+class RunArtifacts:
     """Files of the runs of a study: from the run's folder, else from where `fetch` finds them.
 
     Args:

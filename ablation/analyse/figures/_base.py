@@ -14,7 +14,7 @@ import matplotlib.figure
 import matplotlib.style
 import pandas as pd
 
-from ablation.analyse.detections.run_files import Evidence
+from ablation.analyse.detections.run_files import RunArtifacts
 from ablation.analyse.figures import _style
 from ablation.analyse.tables import completeness, table
 from ablation.errors import AblationError
@@ -33,7 +33,7 @@ class StudyView:
         baseline: the arm of plain BCE, or None.
         not_held: settings other than loss and seed that differ between finished runs.
         partial: what an incomplete study says on every figure; empty for a complete one.
-        evidence: the files that the runs left; None: only what the tables hold.
+        artifacts: the files that the runs left; None: only what the tables hold.
     """
 
     study: StudyRecord
@@ -44,7 +44,7 @@ class StudyView:
     baseline: str | None
     not_held: tuple[str, ...]
     partial: str = ""
-    evidence: Evidence | None = None
+    artifacts: RunArtifacts | None = None
 
     @property
     def percent(self) -> str:
@@ -75,7 +75,7 @@ class StudyView:
 
 
 def study_view(
-    study: StudyRecord, metric: str = "val/AP", level: float = 0.95, evidence: Evidence | None = None
+    study: StudyRecord, metric: str = "val/AP", level: float = 0.95, artifacts: RunArtifacts | None = None
 ) -> StudyView:
     """The tables of a study, made once for all figures."""
     runs = table.runs_table(study)
@@ -88,7 +88,7 @@ def study_view(
         baseline=table.baseline_arm(runs),
         not_held=tuple(table.not_held_fixed(study)),
         partial=completeness.stamp(runs, metric),
-        evidence=evidence,
+        artifacts=artifacts,
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from ablation.analyse.figures._evidence import Floats
+from ablation.analyse.figures._artifacts import Floats
 from ablation.analyse.figures._style import WIDTH_IN
 
 

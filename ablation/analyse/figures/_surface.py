@@ -47,7 +47,7 @@ def points(view: StudyView) -> pd.DataFrame:
     """
     arms = focal_arms(view)
     arms = arms[arms["loss.alpha"].between(0, 1, inclusive="neither")] if "loss.alpha" in arms else arms[:0]
-    rows = view.runs[view.runs["counts"] & view.runs["arm"].isin(arms["arm"])]
+    rows = view.runs[view.runs["valid"] & view.runs["arm"].isin(arms["arm"])]
     rows = rows[rows[view.metric].notna()] if len(rows) else rows
     alpha = rows["loss.alpha"].astype(float) if len(rows) else pd.Series(dtype=float)
     return pd.DataFrame({

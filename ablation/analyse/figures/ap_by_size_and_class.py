@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure as Canvas
 
+from ablation.analyse.figures._artifacts import ArtifactFigure, PlottedArm, legend, plotted_arms
 from ablation.analyse.figures._base import StudyView
-from ablation.analyse.figures._evidence import EvidenceFigure, Shown, legend, shown_arms
 from ablation.analyse.figures._style import MUTED, WIDTH_IN
 
 SIZES = {
@@ -17,7 +17,7 @@ SIZES = {
 CLASSES = 12
 
 
-class ApBySizeAndClass(EvidenceFigure):
+class ApBySizeAndClass(ArtifactFigure):
     name = "ap_by_size_and_class"
     title = "Which objects: AP by size and by class"
     files = ()
@@ -31,8 +31,8 @@ class ApBySizeAndClass(EvidenceFigure):
     def applies(self, view: StudyView) -> str | None:
         return None if _parts(view) else "no finished run has an AP by size or by class"
 
-    def arms(self, view: StudyView) -> list[Shown]:
-        return shown_arms(view)
+    def arms(self, view: StudyView) -> list[PlottedArm]:
+        return plotted_arms(view)
 
     def draw(self, view: StudyView) -> Canvas:
         arms, parts, counts = self.arms(view), _parts(view), _counts(view)
@@ -45,11 +45,11 @@ class ApBySizeAndClass(EvidenceFigure):
             for index, arm in enumerate(arms):
                 values = runs.loc[[run_id for _, run_id in arm.runs], metric].to_numpy(np.float64)
                 y = row - 0.4 + step * (index + 0.5)
-                ax.plot(values, np.full(len(values), y), ".", color=arm.shade, markersize=3, alpha=0.5)
+                ax.plot(values, np.full(len(values), y), ".", color=arm.colour, markersize=3, alpha=0.5)
                 if np.isfinite(values).any():
                     mean = float(np.nanmean(values))
-                    ax.plot([0, mean], [y, y], color=arm.shade, linewidth=1.1, linestyle=arm.style)
-                    ax.plot([mean], [y], "o", color=arm.shade, markersize=4)
+                    ax.plot([0, mean], [y, y], color=arm.colour, linewidth=1.1, linestyle=arm.style)
+                    ax.plot([mean], [y], "o", color=arm.colour, markersize=4)
             if row:
                 ax.axhline(row - 0.5, color=MUTED, linewidth=0.3)
         names = [f"{name}\n{counts[name]} objects" if name in counts else name for name, _ in parts]
@@ -63,7 +63,7 @@ class ApBySizeAndClass(EvidenceFigure):
 
 def _parts(view: StudyView) -> list[tuple[str, str]]:
     """(label, metric) of the sizes, then of the classes, that some run has a value of."""
-    runs = view.runs[view.runs["counts"]]
+    runs = view.runs[view.runs["valid"]]
     known = [name for name in runs.columns if runs[name].notna().any()] if len(runs) else []
     sizes = [(size, f"val/AP_{size}") for size in SIZES if f"val/AP_{size}" in known]
     prefix = "val/AP_class/"
@@ -73,8 +73,8 @@ def _parts(view: StudyView) -> list[tuple[str, str]]:
 
 def _counts(view: StudyView) -> dict[str, int]:
     """Objects on val of each size and class, from any run that kept the ground truth."""
-    for run_id in view.runs.loc[view.runs["counts"], "run_id"]:
-        truth = view.evidence.ground_truth(run_id) if view.evidence is not None else None
+    for run_id in view.runs.loc[view.runs["valid"], "run_id"]:
+        truth = view.artifacts.ground_truth(run_id) if view.artifacts is not None else None
         if truth is not None:
             objects = [item for item in truth["annotations"] if not item.get("iscrowd")]
             names = {item["id"]: item["name"] for item in truth["categories"]}

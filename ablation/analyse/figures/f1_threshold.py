@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure as Canvas
 
 from ablation.analyse.detections.thresholds import best_threshold, threshold_curve
+from ablation.analyse.figures._artifacts import DetectionFigure, curve
 from ablation.analyse.figures._base import StudyView
-from ablation.analyse.figures._evidence import DetectionFigure, curve
 from ablation.analyse.figures._style import WIDTH_IN, number
 
 GRID = np.linspace(0.0, 1.0, 401)
@@ -33,10 +33,10 @@ class F1Threshold(DetectionFigure):
             curve(left, arm, GRID, [one.f1_at(GRID) for one in curves])
             best = [best_threshold(one) for one in curves]
             places = np.array([one.threshold for one in best])
-            right.plot(places, np.full(len(places), row), "o", color=arm.shade, markersize=3.5, alpha=0.7)
+            right.plot(places, np.full(len(places), row), "o", color=arm.colour, markersize=3.5, alpha=0.7)
             if np.isfinite(places).any():
                 mean = float(np.nanmean(places))
-                right.plot([mean, mean], [row - 0.3, row + 0.3], color=arm.shade, linewidth=2)
+                right.plot([mean, mean], [row - 0.3, row + 0.3], color=arm.colour, linewidth=2)
                 f1 = float(np.nanmean([one.f1 for one in best]))
                 right.text(1.0, row, f"at {mean:.2f}: F1 {number(f1)}", ha="right", va="center", fontsize=6.5)
         left.set(xlim=(0, 1), xlabel="score threshold", ylabel="F1")
@@ -45,6 +45,6 @@ class F1Threshold(DetectionFigure):
         right.set(xlim=(0, 1), xlabel="best score threshold", ylim=(len(arms) - 0.5, -0.5))
         right.set_yticks(range(len(arms)), [arm.title.replace("\n", ", ") for arm in arms], fontsize=6.5)
         for label, arm in zip(right.get_yticklabels(), arms, strict=True):
-            label.set_color(arm.shade)
+            label.set_color(arm.colour)
         right.grid(axis="x")
         return canvas

@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure as Canvas
 
 from ablation.analyse.detections.thresholds import threshold_curve
+from ablation.analyse.figures._artifacts import DetectionFigure, legend
 from ablation.analyse.figures._base import StudyView
-from ablation.analyse.figures._evidence import DetectionFigure, legend
 from ablation.analyse.figures._style import MUTED, WIDTH_IN, marker
 
 RECALLS = (0.5, 0.7, 0.8, 0.9)
@@ -35,13 +35,13 @@ class FalsePositives(DetectionFigure):
                 x = column - 0.4 + step * (index + 0.5)
                 own = values[:, column]
                 reached = own[np.isfinite(own)]
-                ax.plot(np.full(len(reached), x), reached, ".", color=arm.shade, markersize=3, alpha=0.5)
+                ax.plot(np.full(len(reached), x), reached, ".", color=arm.colour, markersize=3, alpha=0.5)
                 if reached.size:
-                    ax.plot([x], [reached.mean()], marker(index), color=arm.shade, markersize=5)
+                    ax.plot([x], [reached.mean()], marker(index), color=arm.colour, markersize=5)
                 if reached.size < own.size:
                     top = ax.get_xaxis_transform()
-                    ax.plot([x], [0.98], "x", color=arm.shade, markersize=4, transform=top)
-                    ax.text(x, 0.93, f"{own.size - reached.size}", color=arm.shade, fontsize=6, ha="center",
+                    ax.plot([x], [0.98], "x", color=arm.colour, markersize=4, transform=top)
+                    ax.text(x, 0.93, f"{own.size - reached.size}", color=arm.colour, fontsize=6, ha="center",
                             va="top", transform=top)  # fmt: skip
         for column in range(1, len(RECALLS)):
             ax.axvline(column - 0.5, color=MUTED, linewidth=0.3)

@@ -87,14 +87,14 @@ def _places(gammas: list[float]) -> tuple[list[float], bool]:
 def _set_limits(ax: Axes, view: StudyView, cells: Grid, bce: pd.Series | None) -> None:
     arms = [*cells.arms.values(), *([bce] if bce is not None else [])]
     names = {str(arm["arm"]) for arm in arms}
-    counted = view.runs[view.runs["counts"] & view.runs["arm"].isin(names)]
+    counted = view.runs[view.runs["valid"] & view.runs["arm"].isin(names)]
     points = [float(value) for value in counted[view.metric].dropna()]
     bounds = [float(arm[end]) for arm in arms for end in ("low", "high")]
     ax.set_ylim(*limits(points, bounds, reach=0.4))
 
 
 def _seeds(view: StudyView, arm: pd.Series) -> list[float]:
-    rows = view.runs[view.runs["counts"] & (view.runs["arm"] == arm["arm"])]
+    rows = view.runs[view.runs["valid"] & (view.runs["arm"] == arm["arm"])]
     return [float(value) for value in rows[view.metric].dropna()]
 
 

@@ -6,8 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure as Canvas
 
 from ablation.analyse.detections.run_files import number
-from ablation.analyse.figures._base import StudyView
-from ablation.analyse.figures._evidence import (
+from ablation.analyse.figures._artifacts import (
     DiagnosticFigure,
     coarser,
     curve,
@@ -16,6 +15,7 @@ from ablation.analyse.figures._evidence import (
     probability_axis,
     shares,
 )
+from ablation.analyse.figures._base import StudyView
 from ablation.analyse.figures._style import WIDTH_IN
 
 COARSER = 4

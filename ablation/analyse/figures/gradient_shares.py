@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from ablation.analyse.detections.run_files import number
+from ablation.analyse.figures._artifacts import DiagnosticFigure, Floats
 from ablation.analyse.figures._base import StudyView
-from ablation.analyse.figures._evidence import DiagnosticFigure, Floats
 from ablation.analyse.figures._style import WIDTH_IN
 
 GROUPS = {"positives": "#0072B2", "hard_negatives": "#D55E00", "easy_negatives": "#E6C79C"}
@@ -41,8 +41,8 @@ class GradientShares(DiagnosticFigure):
             top, middle, bottom = grid[:, column]
             _stack(top, epochs, groups, list(GROUPS.values()))
             _stack(middle, epochs, terms, list(TERMS.values()))
-            for values, (name, shade) in zip(groups, GROUPS.items(), strict=True):
-                edge = "#B08A4A" if name == "easy_negatives" else shade
+            for values, (name, colour) in zip(groups, GROUPS.items(), strict=True):
+                edge = "#B08A4A" if name == "easy_negatives" else colour
                 bottom.plot(epochs, np.where(values > 0, values, np.nan), color=edge, linewidth=1.4,
                             marker="o", markersize=2)  # fmt: skip
             bottom.set_yscale("log")
@@ -68,10 +68,10 @@ def _means(records: list[dict[str, Any]], part: str, names: list[str]) -> tuple[
     return np.array(common, np.float64), values.reshape(len(tables), len(common), len(names)).mean(0).T
 
 
-def _stack(ax: Axes, epochs: Floats, values: Floats, shades: list[str]) -> None:
+def _stack(ax: Axes, epochs: Floats, values: Floats, colours: list[str]) -> None:
     total = values.sum(0)
     share = np.divide(values, total, out=np.zeros_like(values), where=total > 0)
-    ax.stackplot(epochs, share, colors=shades, linewidth=0)
+    ax.stackplot(epochs, share, colors=colours, linewidth=0)
     ax.set_ylim(0, 1)
     ax.margins(x=0)
 
@@ -79,7 +79,7 @@ def _stack(ax: Axes, epochs: Floats, values: Floats, shades: list[str]) -> None:
 def _legend(canvas: Canvas) -> None:
     from matplotlib.patches import Patch
 
-    both = [(name.replace("_", " "), shade) for name, shade in GROUPS.items()]
-    both += [(f"{name} term", shade) for name, shade in TERMS.items()]
-    handles = [Patch(color=shade) for _, shade in both]
+    both = [(name.replace("_", " "), colour) for name, colour in GROUPS.items()]
+    both += [(f"{name} term", colour) for name, colour in TERMS.items()]
+    handles = [Patch(color=colour) for _, colour in both]
     canvas.legend(handles, [name for name, _ in both], loc="outside lower center", ncols=6, handlelength=1)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure as Canvas
 
+from ablation.analyse.figures._artifacts import DiagnosticFigure, PlottedArm, curve
 from ablation.analyse.figures._base import StudyView
 from ablation.analyse.figures._cdf import curves, hardest, panels
-from ablation.analyse.figures._evidence import DiagnosticFigure, Shown, curve
 from ablation.analyse.figures._style import DASHES
 
 FAMILY = "focal"
-SHADES = ("#000000", "#3B0F70", "#8C2981", "#DE4968", "#FE9F6D")
+COLOURS_BY_GAMMA = ("#000000", "#3B0F70", "#8C2981", "#DE4968", "#FE9F6D")
 
 
 class LossCdfFixedModel(DiagnosticFigure):
@@ -26,7 +26,7 @@ class LossCdfFixedModel(DiagnosticFigure):
         "to gamma and negatives strongly. Thick lines are means over seeds. {held}"
     )
 
-    def arms(self, view: StudyView) -> list[Shown]:
+    def arms(self, view: StudyView) -> list[PlottedArm]:
         return super().arms(view)[:1]
 
     def applies(self, view: StudyView) -> str | None:
@@ -43,8 +43,8 @@ class LossCdfFixedModel(DiagnosticFigure):
         canvas, axes = panels(1)
         handles = []
         for index, label in enumerate(records[0]["families"][FAMILY]):
-            shade = to_hex(SHADES[index % len(SHADES)])
-            line = Shown(arm.arm, label, arm.runs, arm.planned, shade, DASHES[index % len(DASHES)])
+            colour = to_hex(COLOURS_BY_GAMMA[index % len(COLOURS_BY_GAMMA)])
+            line = PlottedArm(arm.arm, label, arm.runs, arm.planned, colour, DASHES[index % len(DASHES)])
             family = [record["families"][FAMILY][label] for record in records]
             for ax, part in zip(axes, ("positives", "negatives", "negatives"), strict=True):
                 x, found = curves(family, records[0]["fractions"], part)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure as Canvas
 
+from ablation.analyse.figures._artifacts import DiagnosticFigure, middles, probability_axis, shares
 from ablation.analyse.figures._base import StudyView
-from ablation.analyse.figures._evidence import DiagnosticFigure, middles, probability_axis, shares
 from ablation.analyse.figures._style import WIDTH_IN
 
 PARTS = {"negatives": "#D55E00", "positives": "#0072B2"}
@@ -32,13 +32,13 @@ class ObjectnessHistograms(DiagnosticFigure):
         grid = canvas.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
         for ax, arm in zip(grid, arms, strict=False):
             records = self.records(view, arm)
-            for name, shade in PARTS.items():
+            for name, colour in PARTS.items():
                 values = np.mean([shares(record[name]) for record in records], axis=0)
                 edges = records[0]["logit_edges"]
-                ax.stairs(values, edges, fill=True, color=shade, alpha=0.35)
-                ax.stairs(values, edges, color=shade, linewidth=1.0, label=name)
+                ax.stairs(values, edges, fill=True, color=colour, alpha=0.35)
+                ax.stairs(values, edges, color=colour, linewidth=1.0, label=name)
                 median = middles(edges)[int(np.searchsorted(np.cumsum(values), 0.5))]
-                ax.axvline(median, color=shade, linewidth=0.8, linestyle=":")
+                ax.axvline(median, color=colour, linewidth=0.8, linestyle=":")
             ax.set_title(arm.title.replace("\n", ", "), fontsize=7)
             ax.set_xlim(-11, 8)
             probability_axis(ax)

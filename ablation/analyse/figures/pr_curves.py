@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure as Canvas
 
 from ablation.analyse.detections.matching import RECALLS, Matches, precision_curves
+from ablation.analyse.figures._artifacts import DetectionFigure, Floats, curve, legend
 from ablation.analyse.figures._base import StudyView
-from ablation.analyse.figures._evidence import DetectionFigure, Floats, curve, legend
 from ablation.analyse.figures._style import WIDTH_IN
 
 CLASSES = 5

@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 from ablation.analyse.detections.calibration import (
     Inversion,
     calibration_error,
+    recalibrated_scores,
     reliability,
-    undistorted_scores,
 )
+from ablation.analyse.figures._artifacts import DetectionFigure, Floats, PlottedArm, artifacts_of
 from ablation.analyse.figures._base import StudyView
-from ablation.analyse.figures._evidence import DetectionFigure, Floats, Shown, evidence_of
 from ablation.analyse.figures._style import MUTED, WIDTH_IN, number
 
 INVERSION = "diagnostics/score_inversion.json"
 FEW = 20
-RAW, UNDONE = "#0072B2", "#D55E00"
+RAW, RECALIBRATED = "#0072B2", "#D55E00"
 
 Scored = list[tuple[Floats, NDArray[np.bool_]]]
 """Scores and whether each detection is right, for each run."""
@@ -48,10 +48,10 @@ class Reliability(DetectionFigure):
         for ax, arm in zip(grid, arms, strict=False):
             ax.plot([0, 1], [0, 1], color=MUTED, linewidth=0.7, linestyle=":")
             lines = [arm.title.replace("\n", ", ")]
-            for name, scored, shade, mark in zip(
-                ("score", "undone"), self._scored(view, arm), (RAW, UNDONE), ("o", "s"), strict=True
+            for name, scored, colour, mark in zip(
+                ("score", "undone"), self._scored(view, arm), (RAW, RECALIBRATED), ("o", "s"), strict=True
             ):
-                _points(ax, scored, shade, mark, name)
+                _points(ax, scored, colour, mark, name)
                 errors = [
                     np.mean([calibration_error(reliability(*one, scheme=scheme)) for one in scored])
                     for scheme in ("width", "mass")
@@ -68,23 +68,31 @@ class Reliability(DetectionFigure):
         canvas.supylabel("share of the bin that is right", fontsize=8)
         return canvas
 
-    def _scored(self, view: StudyView, arm: Shown) -> tuple[Scored, Scored]:
+    def _scored(self, view: StudyView, arm: PlottedArm) -> tuple[Scored, Scored]:
         """As the detections are, and with the distortion undone."""
         raw, undone = [], []
         for (_, run_id), matches in zip(arm.runs, self.matches(view, arm), strict=True):
             right = matches.counted["matched"].to_numpy()
             raw.append((matches.counted["score"].to_numpy(), right))
-            record = evidence_of(view).json(INVERSION, run_id)
+            record = artifacts_of(view).json(INVERSION, run_id)
             assert record is not None
-            undone.append((undistorted_scores(matches, Inversion(record)), right))
+            undone.append((recalibrated_scores(matches, Inversion(record)), right))
         return raw, undone
 
 
-def _points(ax: Axes, scored: Scored, shade: str, mark: str, name: str) -> None:
+def _points(ax: Axes, scored: Scored, colour: str, mark: str, name: str) -> None:
     scores, right = (np.concatenate(column) for column in zip(*scored, strict=True))
     table = reliability(scores, right)
     few = (table["n"] < FEW).to_numpy()
-    ax.plot(table["score"][~few], table["precision"][~few], color=shade, linewidth=1.0, label=name)
-    for rows, face in ((~few, shade), (few, "white")):
-        ax.plot(table["score"][rows], table["precision"][rows], linestyle="none", marker=mark,
-                markersize=3.5, markerfacecolor=face, markeredgecolor=shade, markeredgewidth=0.8)  # fmt: skip
+    ax.plot(table["score"][~few], table["precision"][~few], color=colour, linewidth=1.0, label=name)
+    for rows, face in ((~few, colour), (few, "white")):
+        ax.plot(
+            table["score"][rows],
+            table["precision"][rows],
+            linestyle="none",
+            marker=mark,
+            markersize=3.5,
+            markerfacecolor=face,
+            markeredgecolor=colour,
+            markeredgewidth=0.8,
+        )

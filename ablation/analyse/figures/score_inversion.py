@@ -7,8 +7,8 @@ from matplotlib.figure import Figure as Canvas
 from scipy.special import expit, logit
 
 from ablation.analyse.detections.calibration import Inversion
+from ablation.analyse.figures._artifacts import DiagnosticFigure, legend, probability_axis
 from ablation.analyse.figures._base import StudyView
-from ablation.analyse.figures._evidence import DiagnosticFigure, legend, probability_axis
 from ablation.analyse.figures._style import MUTED, WIDTH_IN
 
 LOGITS = np.linspace(-8, 8, 321)
@@ -36,9 +36,9 @@ class ScoreInversion(DiagnosticFigure):
         for arm in arms:
             eta = Inversion(self.records(view, arm)[0])(scores)
             width = 2.0 if arm.label == "BCE" else 1.4
-            plain.plot(scores, eta, color=arm.shade, linestyle=arm.style, linewidth=width)
+            plain.plot(scores, eta, color=arm.colour, linestyle=arm.style, linewidth=width)
             inside = (eta > 1e-4) & (eta < 1 - 1e-4)
-            logits.plot(LOGITS[inside], logit(eta[inside]), color=arm.shade, linestyle=arm.style,
+            logits.plot(LOGITS[inside], logit(eta[inside]), color=arm.colour, linestyle=arm.style,
                         linewidth=width)  # fmt: skip
         plain.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
         logits.set(xlim=(-8, 8), ylim=(-8, 8), aspect="equal")

@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure as Canvas
 
 from ablation.analyse.detections.tide import TYPES, Errors, errors
+from ablation.analyse.figures._artifacts import DetectionFigure, PlottedArm, artifacts_of, legend
 from ablation.analyse.figures._base import StudyView
-from ablation.analyse.figures._evidence import DetectionFigure, Shown, evidence_of, legend
 from ablation.analyse.figures._style import MUTED, WIDTH_IN
 
 
@@ -37,7 +37,7 @@ class TideErrors(DetectionFigure):
                 costs = np.array([one.cost[kind] for one, _ in found])
                 counts = np.array([one.counts[kind] / images for one, images in found])
                 for ax, values in ((left, costs), (right, counts)):
-                    ax.barh(y, values.mean(), step * 0.85, color=arm.shade, alpha=0.75, linewidth=0)
+                    ax.barh(y, values.mean(), step * 0.85, color=arm.colour, alpha=0.75, linewidth=0)
                     ax.plot(values, np.full(len(values), y), ".", color="black", markersize=1.8)
         for ax in (left, right):
             for row in range(1, len(TYPES)):
@@ -52,10 +52,10 @@ class TideErrors(DetectionFigure):
         legend(canvas, arms)
         return canvas
 
-    def _errors(self, view: StudyView, arm: Shown) -> list[tuple[Errors, int]]:
+    def _errors(self, view: StudyView, arm: PlottedArm) -> list[tuple[Errors, int]]:
         """The errors of each run, and its number of images."""
         found = []
         for (_, run_id), matches in zip(arm.runs, self.matches(view, arm), strict=True):
-            made = evidence_of(view).made("tide", run_id, partial(errors, matches))
+            made = artifacts_of(view).made("tide", run_id, partial(errors, matches))
             found.append((made, matches.images))
         return found

@@ -91,7 +91,7 @@ def _curve(
     points: pd.DataFrame,
     arm: str,
     label: str,
-    shade: str,
+    colour: str,
     style: str,
     width: float,
 ) -> None:
@@ -100,13 +100,13 @@ def _curve(
     if own.empty:
         # Named in the legend, so that an arm that diverged does not just vanish.
         ax.plot(
-            [], [], color=shade, linewidth=width, linestyle=style, label=f"{label}: 0 of {planned} finished"
+            [], [], color=colour, linewidth=width, linestyle=style, label=f"{label}: 0 of {planned} finished"
         )
         return
     for seed in own.columns:
         line = own[seed].dropna()
-        ax.plot(line.index, line, color=shade, linewidth=0.6, alpha=0.45, linestyle=style, zorder=2)
+        ax.plot(line.index, line, color=colour, linewidth=0.6, alpha=0.45, linestyle=style, zorder=2)
     mean = own.dropna().mean(axis=1)
     count = f"n = {own.shape[1]}" + (f" of {planned}" if planned > own.shape[1] else "")
     label = f"{label} ({count})"
-    ax.plot(mean.index, mean, color=shade, linewidth=width, linestyle=style, label=label, zorder=3)
+    ax.plot(mean.index, mean, color=colour, linewidth=width, linestyle=style, label=label, zorder=3)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from ablation import __version__
 from ablation.analyse import figures
-from ablation.analyse.detections.run_files import Evidence
+from ablation.analyse.detections.run_files import RunArtifacts
 from ablation.analyse.figures import StudyView
 from ablation.analyse.report import markdown as text
 from ablation.analyse.report import recommendation as use
@@ -29,7 +29,7 @@ Link = Callable[[str], str]
 def build(
     view: StudyView,
     verdict: StudyVerdict,
-    evidence: Evidence,
+    artifacts: RunArtifacts,
     drawn: Mapping[str, tuple[Path, ...]],
     skipped: Mapping[str, str],
     examples: tuple[str, Sequence[Picture]],
@@ -54,7 +54,7 @@ def build(
         metric=view.metric,
         facts=_facts(view, verdict),
         answer=_answer(view, verdict),
-        snippets=_snippets(view, verdict, evidence),
+        snippets=_snippets(view, verdict, artifacts),
         use_text=_use_text(verdict),
         arms=replace(shown, marked=marked),
         arm_notes=list(text.notes(view)),
@@ -65,8 +65,8 @@ def build(
         not_drawn=[(figure.title, skipped[figure.name]) for figure in known if figure.name in skipped],
         examples_text=examples[0],
         examples=examples[1],
-        data=about_data(view, evidence, checks),
-        held_notes=_held_notes(view, evidence),
+        data=about_data(view, artifacts, checks),
+        held_notes=_held_notes(view, artifacts),
         held=_held(view),
         runs_text=_runs_text(view),
         runs=_runs(view, link),
@@ -125,7 +125,7 @@ def _count(arms: int, kind: str) -> str:
     return f"{arms} {kind} {'arm' if arms == 1 else 'arms'}"
 
 
-def _snippets(view: StudyView, verdict: StudyVerdict, evidence: Evidence) -> list[Snippet]:
+def _snippets(view: StudyView, verdict: StudyVerdict, artifacts: RunArtifacts) -> list[Snippet]:
     """Settings and thresholds of the recommended arm; without one, of the two that were compared."""
     names = dict(zip(view.arms["arm"], view.arms["setting"], strict=True))
     main = verdict.headline
@@ -143,7 +143,7 @@ def _snippets(view: StudyView, verdict: StudyVerdict, evidence: Evidence) -> lis
         lines = use.overrides(view, arm)
         if not lines:
             continue
-        best = use.arm_threshold(view, arm, evidence)
+        best = use.arm_threshold(view, arm, artifacts)
         about += ". Overrides for ablation train"
         if best is not None:
             spread = f", seeds alone {best.low:.2f} to {best.high:.2f}" if best.seeds > 1 else ""
@@ -172,12 +172,12 @@ def _use_text(verdict: StudyVerdict) -> str:
     )
 
 
-def _held_notes(view: StudyView, evidence: Evidence) -> list[str]:
+def _held_notes(view: StudyView, artifacts: RunArtifacts) -> list[str]:
     notes = [view.held_text]
     batches: dict[int, set[tuple[str, str]]] = {}
-    rows = view.runs[view.runs["counts"]]
+    rows = view.runs[view.runs["valid"]]
     for run_id, seed in zip(rows["run_id"], rows["seed"], strict=True):
-        own = evidence.json("notes.json", run_id) or {}
+        own = artifacts.json("notes.json", run_id) or {}
         if "first_batch" in own and "last_batch" in own:
             batches.setdefault(int(seed), set()).add((own["first_batch"], own["last_batch"]))
     if batches:
@@ -195,7 +195,7 @@ _WHERE_IT_RAN = ("data.cache", "data.cache_dir", "train.eval_batch_size")
 
 def _held(view: StudyView) -> Table | None:
     """Settings that all runs share, one row for each group."""
-    counted = set(view.runs.loc[view.runs["counts"], "run_id"])
+    counted = set(view.runs.loc[view.runs["valid"], "run_id"])
     params = [run.params for run in view.study.runs if run.run_id in counted]
     if not params:
         return None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ablation.analyse.detections.run_files import Evidence
+from ablation.analyse.detections.run_files import RunArtifacts
 from ablation.analyse.figures import StudyView
 from ablation.analyse.report.formats import Table
 
@@ -24,14 +24,14 @@ class Part:
     notes: tuple[str, ...] = ()
 
 
-def about_data(view: StudyView, evidence: Evidence, checks: Path | None = None) -> list[Part]:
+def about_data(view: StudyView, artifacts: RunArtifacts, checks: Path | None = None) -> list[Part]:
     """The audit as it goes into a report.
 
     Args:
         checks: the folder in which `ablation check` leaves <name>/check.json. One is used only if its
             fingerprint says that it looked at the same images and boxes.
     """
-    about = _of_the_runs(view, evidence)
+    about = _of_the_runs(view, artifacts)
     if not about:
         return [
             Part(
@@ -45,7 +45,7 @@ def about_data(view: StudyView, evidence: Evidence, checks: Path | None = None) 
         title = "" if len(prints) == 1 else f"Data set {number} of {len(prints)}"
         check = _check(checks, fingerprint)
         parts.append(_profile(title, one, fingerprint, check))
-        faults = evidence.json("faults.json", run_id)
+        faults = artifacts.json("faults.json", run_id)
         if faults:
             parts.append(_faults(faults))
         if check is not None:
@@ -65,10 +65,10 @@ def about_data(view: StudyView, evidence: Evidence, checks: Path | None = None) 
     return parts
 
 
-def _of_the_runs(view: StudyView, evidence: Evidence) -> dict[str, dict[str, Any]]:
+def _of_the_runs(view: StudyView, artifacts: RunArtifacts) -> dict[str, dict[str, Any]]:
     """run.json of every run that counts and still has its folder."""
-    rows = view.runs[view.runs["counts"]]
-    found = {run_id: evidence.json("run.json", run_id) for run_id in rows["run_id"]}
+    rows = view.runs[view.runs["valid"]]
+    found = {run_id: artifacts.json("run.json", run_id) for run_id in rows["run_id"]}
     return {run_id: one for run_id, one in found.items() if one and "fingerprint" in one}
 
 

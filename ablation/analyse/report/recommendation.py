@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ablation.analyse.detections.matching import Floats, matches_of
-from ablation.analyse.detections.run_files import Evidence
+from ablation.analyse.detections.run_files import RunArtifacts
 from ablation.analyse.detections.thresholds import threshold_curve
 from ablation.analyse.figures import StudyView
 from ablation.analyse.tables import table
@@ -39,11 +39,11 @@ class ArmThreshold:
     seeds: int
 
 
-def arm_threshold(view: StudyView, arm: str, evidence: Evidence) -> ArmThreshold | None:
+def arm_threshold(view: StudyView, arm: str, artifacts: RunArtifacts) -> ArmThreshold | None:
     """One threshold for all seeds of an arm; None where no run kept its detections."""
     curves = []
     for run in counted_runs(view, arm):
-        matches = matches_of(evidence, run.run_id)
+        matches = matches_of(artifacts, run.run_id)
         if matches is not None and len(matches.counted):
             curves.append(threshold_curve(matches).f1_at(GRID))
     if not curves:
@@ -62,7 +62,7 @@ def _highest(f1: Floats) -> int:
 
 def counted_runs(view: StudyView, arm: str) -> list[RunRecord]:
     """The records of an arm that are data, by seed."""
-    rows = view.runs[view.runs["counts"] & (view.runs["arm"] == arm)]
+    rows = view.runs[view.runs["valid"] & (view.runs["arm"] == arm)]
     records = {run.run_id: run for run in view.study.runs}
     return [records[run_id] for run_id in rows.sort_values("seed", kind="stable")["run_id"]]
 
@@ -85,7 +85,7 @@ def overrides(view: StudyView, arm: str) -> list[str]:
 
 def _apart(view: StudyView) -> list[str]:
     """Settings besides the loss that differ between runs, such as a swept gain. A group's class is none."""
-    counted = set(view.runs.loc[view.runs["counts"], "run_id"])
+    counted = set(view.runs.loc[view.runs["valid"], "run_id"])
     values: dict[str, set[str]] = {}
     for run in view.study.runs:
         if run.run_id in counted:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from ablation.analyse import figures
-from ablation.analyse.detections.run_files import Evidence
+from ablation.analyse.detections.run_files import RunArtifacts
 from ablation.analyse.report import formats as tables
 from ablation.analyse.report import markdown as text
 from ablation.analyse.report.content import Link, build
@@ -81,7 +81,7 @@ def write_report(
     level: float = 0.95,
     *,
     partial: bool = False,
-    evidence: Evidence | None = None,
+    artifacts: RunArtifacts | None = None,
     checks: Path | None = None,
     link: Link = lambda run_id: "",
 ) -> ReportFiles:
@@ -93,7 +93,7 @@ def write_report(
         metric: what is compared; the name of a logged metric.
         level: of all intervals, in (0, 1).
         partial: draw a verdict although runs are missing.
-        evidence: the files that the runs left; None: those in their folders.
+        artifacts: the files that the runs left; None: those in their folders.
         checks: the folder of `ablation check`'s results, for the part about the data.
         link: run_id -> its address in MLflow's UI.
 
@@ -104,10 +104,10 @@ def write_report(
     if not 0 < level < 1:
         raise UsageError(f"level={level:g}: must lie between 0 and 1, such as 0.95")
     _require_values(study, metric)
-    kept = Evidence(study) if evidence is None else evidence
+    kept = RunArtifacts(study) if artifacts is None else artifacts
     view = figures.study_view(study, metric, level)
-    view = replace(view, evidence=kept)
-    verdict = judge(view, partial=partial, generator=generator(0, "report"), evidence=kept)
+    view = replace(view, artifacts=kept)
+    verdict = judge(view, partial=partial, generator=generator(0, "report"), artifacts=kept)
     view = judged(view, verdict)
     drawn, skipped = _write_figures(view, folder)
     remark, shown = write_examples(view, verdict, kept, folder)
@@ -160,7 +160,7 @@ def _require_values(study: StudyRecord, metric: str) -> None:
     if not study.runs and not study.planned:
         raise AblationError(f"study {study.name}: no runs were recorded; train some first")
     runs = table.runs_table(study)
-    if not runs["counts"].any():
+    if not runs["valid"].any():
         raise AblationError(
             f"study {study.name}: no finished run to report ({table.state_counts(runs)}); "
             "finish or resume the runs first"

@@ -9,7 +9,7 @@ import matplotlib as mpl
 import matplotlib.style
 
 from ablation.analyse.detections.matching import matches_of
-from ablation.analyse.detections.run_files import Evidence
+from ablation.analyse.detections.run_files import RunArtifacts
 from ablation.analyse.figures import StudyView, _style
 from ablation.analyse.figures._base import save
 from ablation.analyse.report import examples
@@ -30,7 +30,7 @@ class Example:
 
 
 def write_examples(
-    view: StudyView, verdict: StudyVerdict, evidence: Evidence, folder: Path
+    view: StudyView, verdict: StudyVerdict, artifacts: RunArtifacts, folder: Path
 ) -> tuple[str, list[Example]]:
     """Draw the images on which BCE and the best other arm differ most into example_<k>.png, .pdf, .svg.
 
@@ -40,13 +40,13 @@ def write_examples(
     for old in folder.glob("example_*.*"):  # of an earlier state: there may be fewer now
         old.unlink()
     try:
-        return _write(view, verdict, evidence, folder)
+        return _write(view, verdict, artifacts, folder)
     except ImagesMissing as why:
         return f"No example images: {why}.", []
 
 
 def _write(
-    view: StudyView, verdict: StudyVerdict, evidence: Evidence, folder: Path
+    view: StudyView, verdict: StudyVerdict, artifacts: RunArtifacts, folder: Path
 ) -> tuple[str, list[Example]]:
     if verdict.headline is None:
         raise ImagesMissing("there are no two arms to compare")
@@ -56,9 +56,9 @@ def _write(
     if not seeds:
         raise ImagesMissing("no seed has finished in both arms")
     pair = [one[seeds[0]] for one in runs]
-    truth, about = evidence.ground_truth(pair[0].run_id), evidence.json("run.json", pair[0].run_id)
-    matches = [matches_of(evidence, run.run_id) for run in pair]
-    thresholds = [use.arm_threshold(view, arm, evidence) for arm in names]
+    truth, about = artifacts.ground_truth(pair[0].run_id), artifacts.json("run.json", pair[0].run_id)
+    matches = [matches_of(artifacts, run.run_id) for run in pair]
+    thresholds = [use.arm_threshold(view, arm, artifacts) for arm in names]
     if truth is None or any(one is None for one in (*matches, *thresholds)):
         raise ImagesMissing("the runs' detections are not here")
     if about is None:

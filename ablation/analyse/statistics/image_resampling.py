@@ -20,7 +20,7 @@ TOLERANCE = 1e-6
 """By how much AP from the kept detections may differ from the logged one."""
 
 
-class KeptDetections(Protocol):
+class DetectionSource(Protocol):
     """What runs kept of their last evaluation."""
 
     def ground_truth(self, run_id: str) -> dict[str, Any] | None:
@@ -56,7 +56,7 @@ class ImageLevel:
 def image_level(
     runs: pd.DataFrame,
     metric: str,
-    kept: KeptDetections | None,
+    kept: DetectionSource | None,
     generator: np.random.Generator,
     count: int = RESAMPLES,
 ) -> ImageLevel:
@@ -100,7 +100,7 @@ def image_level(
     return ImageLevel(0 if first is None else len(first.image_ids), resampled, missing)
 
 
-def _matches(kept: KeptDetections, run_id: str) -> Matches | str:
+def _matches(kept: DetectionSource, run_id: str) -> Matches | str:
     try:
         truth, results = kept.ground_truth(run_id), kept.detections(run_id)
         if truth is None or results is None:

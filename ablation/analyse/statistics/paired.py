@@ -23,7 +23,7 @@ VERDICTS = (BETTER, WORSE, EQUIVALENT, INCONCLUSIVE, NO_VERDICT)
 
 
 @dataclass(frozen=True)
-class ArmVerdict:
+class Comparison:
     """An arm's paired difference to another arm and what follows from it. What cannot be given is NaN.
 
     Attributes:
@@ -72,7 +72,7 @@ class ArmVerdict:
 
 
 @dataclass(frozen=True)
-class Circumstances:
+class DecisionContext:
     """What a decision depends on besides the numbers.
 
     Attributes:
@@ -99,7 +99,7 @@ def compare(
     level: float,
     margin: float | None,
     image: ImagePart | None = None,
-) -> ArmVerdict:
+) -> Comparison:
     """The numbers of arm - baseline over the seeds that both have; no verdict yet.
 
     Args:
@@ -119,7 +119,7 @@ def compare(
     correlation, gain = _pairing(a, b)
     # From two pairs the spread between seeds is as good as unknown: no p, however well they agree by luck.
     p = interval.p if interval.n >= MIN_PAIRS else math.nan
-    return ArmVerdict(
+    return Comparison(
         *names,
         n_pairs=interval.n,
         difference=interval.mean,
@@ -148,7 +148,7 @@ def _pairing(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
     return correlation, (var_a + var_b) / var_d if var_d > tiny else math.nan
 
 
-def decide(numbers: ArmVerdict, about: Circumstances) -> ArmVerdict:
+def decide(numbers: Comparison, about: DecisionContext) -> Comparison:
     """The verdict on a comparison whose p_holm has been set.
 
     - equivalent: TOST shows the difference to be within the margin, p < 1 - level. That comes first:
@@ -195,7 +195,7 @@ def decide(numbers: ArmVerdict, about: Circumstances) -> ArmVerdict:
     return replace(numbers, verdict=found, note=note)
 
 
-def _without_pairs(numbers: ArmVerdict, about: Circumstances) -> ArmVerdict:
+def _without_pairs(numbers: Comparison, about: DecisionContext) -> Comparison:
     if about.diverged >= MIN_PAIRS and about.diverged >= about.planned:
         note = f"it diverged in every one of {about.diverged} seeds"
         return replace(numbers, verdict=WORSE, note=note)
@@ -205,7 +205,7 @@ def _without_pairs(numbers: ArmVerdict, about: Circumstances) -> ArmVerdict:
     )
 
 
-def _how_much(numbers: ArmVerdict, about: Circumstances) -> str:
+def _how_much(numbers: Comparison, about: DecisionContext) -> str:
     alpha = 1 - about.level
     notes = []
     if about.margin is not None and min(abs(numbers.low), abs(numbers.high)) < about.margin:
@@ -216,7 +216,7 @@ def _how_much(numbers: ArmVerdict, about: Circumstances) -> str:
     return "; ".join(notes)
 
 
-def _more(numbers: ArmVerdict, about: Circumstances) -> tuple[int | None, str]:
+def _more(numbers: Comparison, about: DecisionContext) -> tuple[int | None, str]:
     """How many further seeds would tell, and what to say where that is no plain number."""
     sd, n = numbers.seed_sd, numbers.n_pairs
     image = 0.0 if math.isnan(numbers.image_se) else numbers.image_se
@@ -242,7 +242,7 @@ def _more(numbers: ArmVerdict, about: Circumstances) -> tuple[int | None, str]:
     return max(total - n, 1), note
 
 
-def _images_limit(about: Circumstances, image: float) -> str:
+def _images_limit(about: DecisionContext, image: float) -> str:
     """No number of seeds tells, because the images leave too much open: how many times as many would."""
     if image == 0 or about.margin is None:
         return f"more than {power.MOST_PAIRS:,} seeds would be needed"

@@ -20,17 +20,17 @@ def why_not_standing(study: StudyRecord) -> tuple[dict[str, str], dict[str, str]
     by_key: dict[str, list[RunRecord]] = defaultdict(list)
     for run in study.runs:
         by_key[run.key].append(run)
-    standing = []
+    status = []
     for records in by_key.values():
         chosen, *others = sorted(records, key=lambda run: (PRECEDENCE.index(run.state), run.run_id))
-        standing.append(chosen)
+        status.append(chosen)
         for other in others:
             problems[other.run_id] = "duplicate"
             details[other.run_id] = f"same key as run {chosen.run_id} ({chosen.state}), which counts instead"
     planned_keys = {plan.key for plan in study.planned}
     planned_seeds = {(plan.arm, plan.seed): plan.key for plan in study.planned}
     finished: dict[tuple[str, int], list[RunRecord]] = defaultdict(list)
-    for run in standing:
+    for run in status:
         plan_key = planned_seeds.get((run.arm, run.seed))
         if run.state == "SUPERSEDED":
             problems[run.run_id] = "superseded"

@@ -47,8 +47,8 @@ def runs_table(study: StudyRecord) -> pd.DataFrame:
         setting: the loss and its settings for people;
         loss, gain (of the confidence term), and one `loss.X` per setting of any loss, typed: numbers
             are float64, null is NaN;
-        one float64 column per metric (their names contain `/`), NaN unless the row counts;
-        counts: the run is FINISHED and is the one that stands for its arm and seed;
+        one float64 column per metric (their names contain `/`), NaN unless the row is valid;
+        valid: the run is FINISHED and is the one record that counts for its arm and seed;
         problem: why a record does not stand for its arm and seed: 'duplicate', 'superseded' (the
             plan has this arm and seed with another configuration) or 'conflict' (no plan, and one
             arm and seed finished with different configurations); else empty;
@@ -59,10 +59,10 @@ def runs_table(study: StudyRecord) -> pd.DataFrame:
     commands = {plan.key: plan.command for plan in study.planned}
     rows: list[dict[str, Any]] = []
     for run in study.runs:
-        counts = run.state == "FINISHED" and not problems[run.run_id]
+        valid = run.state == "FINISHED" and not problems[run.run_id]
         row = _row(study.name, run.arm, run.seed, run.key, run.state, params_of_arm[run.arm] | run.params)
         row |= {
-            "counts": counts,
+            "valid": valid,
             "problem": problems[run.run_id],
             "reason": "; ".join(text for text in (details[run.run_id], run.reason) if text),
             "run_id": run.run_id,
@@ -70,12 +70,12 @@ def runs_table(study: StudyRecord) -> pd.DataFrame:
             "command": commands.get(run.key, ""),
         }
         for name, value in run.metrics.items():
-            row[_metric_column(name)] = parse_metric(name, value) if counts else math.nan
+            row[_metric_column(name)] = parse_metric(name, value) if valid else math.nan
         rows.append(row)
     recorded = {run.key for run in study.runs}
     for plan in {plan.key: plan for plan in study.planned if plan.key not in recorded}.values():
         row = _row(study.name, plan.arm, plan.seed, plan.key, MISSING, params_of_arm[plan.arm])
-        row |= {"counts": False, "problem": "", "reason": "planned, but never recorded", "run_id": "",
+        row |= {"valid": False, "problem": "", "reason": "planned, but never recorded", "run_id": "",
                 "folder": "", "command": plan.command}  # fmt: skip
         rows.append(row)
     return _typed(rows)
@@ -91,11 +91,12 @@ def _row(study: str, arm: str, seed: int, key: str, state: str, params: Mapping[
 
 def _metric_column(name: str) -> str:
     """Metrics are told from the other columns by their slash."""
+    name = name.replace("_undistorted", "_recalibrated")  # its name in stores of version 0.1
     return name if "/" in name else f"metric/{name}"
 
 
 FIRST_COLUMNS = ("study", "arm", "seed", "key", "state", "setting", "loss", "gain")
-LAST_COLUMNS = ("counts", "problem", "reason", "run_id", "folder", "command")
+LAST_COLUMNS = ("valid", "problem", "reason", "run_id", "folder", "command")
 
 
 def _typed(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -176,7 +177,7 @@ def arms_table(runs: pd.DataFrame, metric: str, level: float = 0.95) -> pd.DataF
     values = runs[metric].astype(float) if metric in runs.columns else pd.Series(np.nan, index=runs.index)
     series = {
         str(arm): pd.Series(values[rows.index].to_numpy(), index=rows["seed"].to_numpy())
-        for arm, rows in runs[runs["counts"]].groupby("arm")
+        for arm, rows in runs[runs["valid"]].groupby("arm")
     }
     empty = pd.Series(dtype=float)
     rows = []
@@ -193,7 +194,7 @@ def arms_table(runs: pd.DataFrame, metric: str, level: float = 0.95) -> pd.DataF
         row |= {name: lead[name] for name in setting_columns(runs)}
         row |= {
             "baseline": arm == baseline,
-            "n_finished": int(real["counts"].sum()),
+            "n_finished": int(real["valid"].sum()),
             "n_planned": int(real["seed"].nunique()),
             "n_diverged": int((states == "DIVERGED").sum()),
             "n_failed": int(states.isin(["FAILED", "KILLED"]).sum()),
@@ -238,7 +239,7 @@ def problems(runs: pd.DataFrame, metric: str | None = None) -> pd.DataFrame:
     kind = runs["problem"].where(runs["problem"] != "", runs["state"].str.lower())
     if metric is not None:
         has = runs[metric].notna() if metric in runs.columns else pd.Series(False, index=runs.index)
-        kind = kind.where(~(runs["counts"] & ~has), "no value")
+        kind = kind.where(~(runs["valid"] & ~has), "no value")
     reason = runs["reason"].where(kind != "no value", f"finished without a finite {metric}")
     table = runs.assign(problem=kind, reason=reason)[kind != "finished"]
     return table[["arm", "seed", "key", "problem", "reason", "command"]].reset_index(drop=True)
@@ -258,7 +259,7 @@ def curves(study: StudyRecord, metric: str) -> pd.DataFrame:
     last value.
     """
     runs = runs_table(study)
-    counted = set(runs.loc[runs["counts"], "run_id"]) if len(runs) else set()
+    counted = set(runs.loc[runs["valid"], "run_id"]) if len(runs) else set()
     columns = {"arm": "str", "seed": "int64", "epoch": "int64", "value": "float64"}
     parts = [pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in columns.items()})]
     for run in study.runs:
@@ -280,9 +281,9 @@ def not_held_fixed(study: StudyRecord) -> list[str]:
     the confidence term may differ between arms, where the arms' labels show it, but not within one.
     """
     runs = runs_table(study)
-    counted = set(runs.loc[runs["counts"], "run_id"]) if len(runs) else set()
+    counted = set(runs.loc[runs["valid"], "run_id"]) if len(runs) else set()
     configurations = [run.params for run in study.runs if run.run_id in counted]
-    gains = runs[runs["counts"]].groupby("arm")["gain"].nunique() if len(runs) else pd.Series(dtype=int)
+    gains = runs[runs["valid"]].groupby("arm")["gain"].nunique() if len(runs) else pd.Series(dtype=int)
     swept = {GAIN} if (gains <= 1).all() else set()
     return sorted(
         name for name in _all_names(configurations) - swept

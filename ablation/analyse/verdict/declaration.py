@@ -9,7 +9,7 @@ from ablation.analyse.tables.settings import BASELINE_LOSS
 
 
 @dataclass(frozen=True)
-class Terms:
+class DeclaredTerms:
     """The margin and the family that count.
 
     Attributes:
@@ -29,7 +29,7 @@ class Terms:
         return loss != BASELINE_LOSS if self.family is None else loss in self.family
 
 
-def terms_of(view: StudyView, margin: float | None = None) -> Terms:
+def declared_terms(view: StudyView, margin: float | None = None) -> DeclaredTerms:
     """The first declaration counts; `margin` is used only where it says nothing about the metric."""
     declared = view.study.declared
     first = declared[0] if declared else None
@@ -46,7 +46,7 @@ def terms_of(view: StudyView, margin: float | None = None) -> Terms:
             remarks.append("Without a margin no arm can be called equivalent.")
         else:
             remarks.append(f"The margin of {margin:g} was given afterwards, when the results were known.")
-        return Terms(margin, False, None if first is None else first.family, tuple(remarks))
+        return DeclaredTerms(margin, False, None if first is None else first.family, tuple(remarks))
     before = first.runs_done == 0
     if not before:
         runs = "run" if first.runs_done == 1 else "runs"
@@ -63,4 +63,4 @@ def terms_of(view: StudyView, margin: float | None = None) -> Terms:
             )
     if first.level != view.level:
         remarks.append(f"Intervals are shown at {view.percent}, but {first.level:.0%} was declared.")
-    return Terms(first.margin, before, first.family, tuple(remarks))
+    return DeclaredTerms(first.margin, before, first.family, tuple(remarks))

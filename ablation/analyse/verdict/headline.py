@@ -11,7 +11,7 @@ import pandas as pd
 from ablation.analyse.statistics.image_resampling import ImageLevel
 from ablation.analyse.statistics.intervals import ImagePart
 from ablation.analyse.statistics.optimism import Optimism, of_choice
-from ablation.analyse.statistics.paired import ArmVerdict, Circumstances, compare, decide
+from ablation.analyse.statistics.paired import Comparison, DecisionContext, compare, decide
 from ablation.analyse.tables.settings import BASELINE_LOSS
 
 
@@ -51,7 +51,7 @@ class Headline:
     focal: str
     bce: str
     bce_setting: str
-    comparison: ArmVerdict
+    comparison: Comparison
     optimism: Optimism
     corrected: float
     arms: tuple[int, int]
@@ -60,7 +60,7 @@ class Headline:
 
 def headline(
     arms: list[ArmRuns], level: float, margin: float | None, images: ImageLevel,
-    generator: np.random.Generator, tuned: tuple[str, ...], known: Mapping[tuple[str, str], ArmVerdict],
+    generator: np.random.Generator, tuned: tuple[str, ...], known: Mapping[tuple[str, str], Comparison],
 ) -> Headline | None:  # fmt: skip
     """Choose the best arm of either side by its mean, and compare them.
 
@@ -97,7 +97,7 @@ def headline(
         )  # fmt: skip
         size = len(focal) if numbers.difference > 0 else len(bce)
         numbers = replace(numbers, p_holm=min(numbers.p_t * size, 1.0))  # NaN stays NaN
-        about = Circumstances(margin, level, size, best.diverged, best.planned, opponent.diverged)
+        about = DecisionContext(margin, level, size, best.diverged, best.planned, opponent.diverged)
         comparison = decide(numbers, about)
     return Headline(
         best.arm, opponent.arm, opponent.setting, comparison, optimism,

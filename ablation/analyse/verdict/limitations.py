@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 from ablation.analyse.figures import StudyView
 from ablation.analyse.statistics.image_resampling import MOST_RUNS, ImageLevel
-from ablation.analyse.statistics.paired import ArmVerdict
+from ablation.analyse.statistics.paired import Comparison
 from ablation.analyse.tables.settings import BASELINE_LOSS
-from ablation.analyse.verdict.declaration import Terms
+from ablation.analyse.verdict.declaration import DeclaredTerms
 from ablation.analyse.verdict.headline import ArmRuns, Headline
 
 
 def limitations(
-    view: StudyView, terms: Terms, verdicts: Sequence[ArmVerdict], main: Headline | None,
+    view: StudyView, terms: DeclaredTerms, verdicts: Sequence[Comparison], main: Headline | None,
     images: ImageLevel, arms: Sequence[ArmRuns], family: int,
 ) -> list[str]:  # fmt: skip
     """Sentences, the gravest first."""
@@ -62,7 +62,7 @@ def _diverged(arms: Sequence[ArmRuns]) -> list[str]:
     return [f"Some runs diverged, which is a result and not missing data: {shown}."]
 
 
-def _pairs(view: StudyView, verdicts: Sequence[ArmVerdict], family: int) -> list[str]:
+def _pairs(view: StudyView, verdicts: Sequence[Comparison], family: int) -> list[str]:
     pairs = [one.n_pairs for one in verdicts if one.n_pairs]
     if not pairs:
         return []
@@ -95,13 +95,13 @@ def _pairs(view: StudyView, verdicts: Sequence[ArmVerdict], family: int) -> list
     return found
 
 
-def _coverage(view: StudyView, verdicts: Sequence[ArmVerdict], images: ImageLevel) -> list[str]:
+def _coverage(view: StudyView, verdicts: Sequence[Comparison], images: ImageLevel) -> list[str]:
     compared = [one for one in verdicts if one.n_pairs > 1]
     without = [one for one in compared if not math.isfinite(one.image_se)]
     if not compared or not without:
         return []
     if len(without) < len(compared):
-        counted = int(view.runs["counts"].sum())
+        counted = int(view.runs["valid"].sum())
         why = (
             f"only the best arms' images are resampled in a study of more than {MOST_RUNS} runs"
             if counted > MOST_RUNS

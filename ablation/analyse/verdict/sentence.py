@@ -6,13 +6,13 @@ import math
 from collections.abc import Sequence
 
 from ablation.analyse.figures import StudyView
-from ablation.analyse.statistics.paired import BETTER, EQUIVALENT, WORSE, ArmVerdict
+from ablation.analyse.statistics.paired import BETTER, EQUIVALENT, WORSE, Comparison
 from ablation.analyse.tables.settings import BASELINE_LOSS
 from ablation.analyse.verdict.headline import Headline
 
 
 def of_study(
-    view: StudyView, verdicts: Sequence[ArmVerdict], main: Headline | None, refused: str, margin: float | None
+    view: StudyView, verdicts: Sequence[Comparison], main: Headline | None, refused: str, margin: float | None
 ) -> str:
     """One sentence without its full stop."""
     if refused:
@@ -31,7 +31,7 @@ def of_study(
     return text + (f" ({'; '.join(asides)})" if asides else "")
 
 
-def of_comparison(one: ArmVerdict, other: str, metric: str, margin: float | None) -> str:
+def of_comparison(one: Comparison, other: str, metric: str, margin: float | None) -> str:
     """One comparison in words: the verdict, the difference with its interval, the pairs.
 
     Args:
@@ -60,7 +60,7 @@ def of_comparison(one: ArmVerdict, other: str, metric: str, margin: float | None
     return f"not enough to tell, {pair}: {numbers}{more}{note}"
 
 
-def _without_headline(view: StudyView, verdicts: Sequence[ArmVerdict]) -> str:
+def _without_headline(view: StudyView, verdicts: Sequence[Comparison]) -> str:
     """Where there is no BCE, or nothing but BCE, that finished."""
     arms = view.arms[view.arms["n"] > 0]
     bce, others = arms[arms["loss"] == BASELINE_LOSS], arms[arms["loss"] != BASELINE_LOSS]

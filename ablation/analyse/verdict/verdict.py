@@ -10,15 +10,15 @@ import pandas as pd
 
 from ablation.analyse.figures import StudyView
 from ablation.analyse.statistics.families import holm
-from ablation.analyse.statistics.image_resampling import MOST_RUNS, ImageLevel, KeptDetections, image_level
+from ablation.analyse.statistics.image_resampling import MOST_RUNS, DetectionSource, ImageLevel, image_level
 from ablation.analyse.statistics.paired import (
     BETTER,
     EQUIVALENT,
     NO_VERDICT,
     VERDICTS,
     WORSE,
-    ArmVerdict,
-    Circumstances,
+    Comparison,
+    DecisionContext,
     compare,
     decide,
 )
@@ -26,10 +26,10 @@ from ablation.analyse.tables import completeness
 from ablation.analyse.tables.settings import BASELINE_LOSS
 from ablation.analyse.verdict import limitations as limits
 from ablation.analyse.verdict import sentence
-from ablation.analyse.verdict.declaration import Terms, terms_of
+from ablation.analyse.verdict.declaration import DeclaredTerms, declared_terms
 from ablation.analyse.verdict.headline import ArmRuns, Headline, headline, image_of
 
-__all__ = ["VERDICTS", "ArmVerdict", "StudyVerdict", "judge", "judged"]
+__all__ = ["VERDICTS", "Comparison", "StudyVerdict", "judge", "judged"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class StudyVerdict:
     """
 
     sentence: str
-    arms: list[ArmVerdict]
+    arms: list[Comparison]
     headline: Headline | None
     recommended: str | None
     limitations: list[str]
@@ -60,7 +60,7 @@ class StudyVerdict:
     covers: str
     family: int
 
-    def of(self, arm: str) -> ArmVerdict | None:
+    def of(self, arm: str) -> Comparison | None:
         """The verdict on an arm against the baseline; None for the baseline itself."""
         return next((one for one in self.arms if one.arm == arm), None)
 
@@ -71,7 +71,7 @@ def judge(
     partial: bool,
     generator: np.random.Generator,
     margin: float | None = None,
-    evidence: KeptDetections | None = None,
+    artifacts: DetectionSource | None = None,
 ) -> StudyVerdict:
     """Compare every arm with the baseline, the best focal arm with the best BCE arm, and decide.
 
@@ -86,12 +86,12 @@ def judge(
         partial: draw verdicts although runs are missing; never where arms were pruned.
         generator: for the resamples of images and the splits of seeds. Equal generators, equal results.
         margin: only where the study declared none; the text then says that it came afterwards.
-        evidence: the runs' kept detections; None: those of the view, if it has any.
+        artifacts: the runs' kept detections; None: those of the view, if it has any.
     """
-    terms = terms_of(view, margin)
+    terms = declared_terms(view, margin)
     refused = completeness.refusal(view.runs, view.metric, partial)
     arms = _arms(view)
-    kept = evidence if evidence is not None else getattr(view, "evidence", None)
+    kept = artifacts if artifacts is not None else getattr(view, "artifacts", None)
     images = _images(view, arms, kept, generator)
     verdicts = _against_baseline(view, arms, terms, images)
     tuned = _tuned(view)
@@ -148,7 +148,7 @@ def judged(view: StudyView, verdict: StudyVerdict) -> StudyView:
 
 def _arms(view: StudyView) -> list[ArmRuns]:
     """Every arm with its runs that count, in the order of the arms table."""
-    rows = view.runs[view.runs["counts"] & view.runs[view.metric].notna()]
+    rows = view.runs[view.runs["valid"] & view.runs[view.metric].notna()]
     found = []
     for _, arm in view.arms.iterrows():
         own = rows[rows["arm"] == arm["arm"]]
@@ -163,7 +163,7 @@ def _arms(view: StudyView) -> list[ArmRuns]:
 
 
 def _images(
-    view: StudyView, arms: list[ArmRuns], kept: KeptDetections | None, generator: np.random.Generator
+    view: StudyView, arms: list[ArmRuns], kept: DetectionSource | None, generator: np.random.Generator
 ) -> ImageLevel:
     """AP on resampled images: of every run, or in a large study of the baseline and the best arms."""
     if kept is None:
@@ -181,13 +181,13 @@ def _images(
             break
         chosen.append(one.arm)
         count += len(one.values)
-    rows = view.runs[view.runs["counts"] & view.runs["arm"].isin(chosen) & view.runs[view.metric].notna()]
+    rows = view.runs[view.runs["valid"] & view.runs["arm"].isin(chosen) & view.runs[view.metric].notna()]
     return image_level(rows, view.metric, kept, generator)
 
 
 def _against_baseline(
-    view: StudyView, arms: list[ArmRuns], terms: Terms, images: ImageLevel
-) -> list[ArmVerdict]:
+    view: StudyView, arms: list[ArmRuns], terms: DeclaredTerms, images: ImageLevel
+) -> list[Comparison]:
     baseline = next((one for one in arms if one.arm == view.baseline), None)
     others = [one for one in arms if one.arm != view.baseline]
     if baseline is None:
@@ -210,7 +210,7 @@ def _against_baseline(
         adjusted |= {one.arm: value for one, value in zip(members, p, strict=True)}
     verdicts = []
     for one, arm, there in zip(numbers, others, inside, strict=True):
-        about = Circumstances(
+        about = DecisionContext(
             terms.margin, view.level, sum(there is other for other in inside), arm.diverged, arm.planned,
             baseline.diverged,
         )  # fmt: skip

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ablation.analyse import figures
-from ablation.analyse.detections.run_files import Evidence
+from ablation.analyse.detections.run_files import RunArtifacts
 from ablation.analyse.verdict.headline import Headline
 from ablation.analyse.verdict.verdict import judge
 from ablation.commands.confirm.choice import Choice, arguments, choice_file, fix_choice, read_test
@@ -85,7 +85,7 @@ def confirm(study: str, seeds: Sequence[int], out: Path, store: Store, extra: Se
 def _finalists(record: StudyRecord, metric: str, level: float) -> Headline:
     view = figures.study_view(record, metric, level)
     # Missing or pruned arms do not matter here: however the choice was made, it is confirmed afresh.
-    main = judge(view, partial=True, generator=generator(0, "report"), evidence=None).headline
+    main = judge(view, partial=True, generator=generator(0, "report"), artifacts=None).headline
     if main is None:
         raise UsageError(
             f"study={record.name}: needs a finished arm of BCE and one of another loss to choose finalists"
@@ -103,7 +103,7 @@ def _compare(
     files: tuple[str, str],
     before: float,
 ) -> Confirmation:
-    evidence = Evidence(fresh)
+    artifacts = RunArtifacts(fresh)
     runs = [run for run in fresh.runs if run.seed in choice.seeds]
     values: list[pd.Series] = []
     kept: list[dict[int, Kept]] = []
@@ -115,8 +115,8 @@ def _compare(
         diverged.append(sum(run.state == "DIVERGED" for run in own))
         found: dict[int, Kept] = {}
         for run in done:
-            truth: Any = evidence.json(files[0], run.run_id)
-            results: Any = evidence.json(files[1], run.run_id)
+            truth: Any = artifacts.json(files[0], run.run_id)
+            results: Any = artifacts.json(files[1], run.run_id)
             if truth is not None and results is not None:
                 found[run.seed] = (truth, results)
         kept.append(found)

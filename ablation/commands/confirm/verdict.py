@@ -12,7 +12,7 @@ import pandas as pd
 
 from ablation.analyse.detections.matches import Matches, average_precision, match, part_of, resamples
 from ablation.analyse.statistics.intervals import RESAMPLES, ImagePart, image_part
-from ablation.analyse.statistics.paired import ArmVerdict, Circumstances, compare, decide
+from ablation.analyse.statistics.paired import Comparison, DecisionContext, compare, decide
 from ablation.analyse.verdict.sentence import of_comparison
 
 Kept = tuple[dict[str, Any], Sequence[dict[str, Any]]]
@@ -31,7 +31,7 @@ class Confirmation:
     """
 
     sentence: str
-    comparison: ArmVerdict
+    comparison: Comparison
     before: float
     shrunk: float
 
@@ -69,7 +69,7 @@ def confirm_verdict(
         focal, bce, names=(names[0], settings[0], names[1]), level=level, margin=margin, image=image
     )
     count = planned if planned is not None else max(len(focal), len(bce)) + max(diverged)
-    comparison = decide(numbers, Circumstances(margin, level, 1, diverged[0], count, diverged[1]))
+    comparison = decide(numbers, DecisionContext(margin, level, 1, diverged[0], count, diverged[1]))
     shrunk = before - comparison.difference
     text = "on fresh seeds " + of_comparison(comparison, settings[1], metric, margin)
     if math.isfinite(shrunk):

@@ -111,7 +111,7 @@ def plan_study(
     """Collect the facts. Reads folders only.
 
     Args:
-        launched: standings that a launch would take up, see sweeper.wanted.
+        launched: statuses that a launch would take up, see sweeper.wanted.
         measured: costs that go before those of earlier runs.
     """
     first = runs[0].config
@@ -123,11 +123,11 @@ def plan_study(
     shown = []
     for run, status in zip(runs, looks, strict=True):
         cost = costs.get(shapes[run.key])
-        if status.standing in launched:
+        if status.status in launched:
             left = None if cost is None else cost.left_s(run.config, run.data, status.epoch)
             status = dataclasses.replace(status, left_s=left)
         shown.append(status)
-    todo = [run for run in shown if run.standing in launched]
+    todo = [run for run in shown if run.status in launched]
     times = [run.left_s for run in todo]
     known = [time for time in times if time is not None]
     complete = len(known) == len(times)
@@ -166,7 +166,7 @@ def _disk(
 ) -> tuple[int, str]:
     total, sources = 0, []
     for run, status in zip(runs, statuses, strict=True):
-        if status.standing not in launched:
+        if status.status not in launched:
             continue
         shape = shapes[run.key]
         if shape not in sizes:

@@ -12,7 +12,7 @@ from ablation.study.forecast.costs import Cost, Shape, as_text
 from ablation.study.forecast.forecast import Capacity, StudyPlan, shape_of
 from ablation.study.forecast.measure import measure
 from ablation.study.pace import clock
-from ablation.study.run_status import standing
+from ablation.study.run_status import run_status
 from ablation.study.terminal import status_table as show
 
 log = logging.getLogger(__name__)
@@ -32,9 +32,9 @@ def rendered(plan: StudyPlan, launched: set[str]) -> RenderableType:
     """The runs, then time and disk.
 
     Args:
-        launched: standings that a launch would take up.
+        launched: statuses that a launch would take up.
     """
-    counts = {name: sum(run.standing == name for run in plan.runs) for name in show.STYLES}
+    counts = {name: sum(run.status == name for run in plan.runs) for name in show.STYLES}
     head = Text(f"study {plan.study}  ", "bold").append_text(show.counts_line(counts, len(plan.runs)))
     return Group(
         head,
@@ -46,7 +46,7 @@ def rendered(plan: StudyPlan, launched: set[str]) -> RenderableType:
 
 
 def _time(plan: StudyPlan, launched: set[str]) -> list[str]:
-    todo = [run for run in plan.runs if run.standing in launched]
+    todo = [run for run in plan.runs if run.status in launched]
     if not todo:
         return ["time   nothing to do"]
     slots, threads = plan.capacity.slots, plan.capacity.threads
@@ -66,8 +66,8 @@ def _time(plan: StudyPlan, launched: set[str]) -> list[str]:
 
 
 def _left_alone(plan: StudyPlan, launched: set[str]) -> list[str]:
-    failed = sum(run.standing == "failed" for run in plan.runs)
-    pruned = sum(run.standing == "pruned" for run in plan.runs)
+    failed = sum(run.status == "failed" for run in plan.runs)
+    pruned = sum(run.status == "pruned" for run in plan.runs)
     lines = []
     if failed and "failed" not in launched:
         lines.append(f"       {failed} failed before and would be left alone; retry=failed redoes them")
@@ -89,7 +89,7 @@ def _disk(plan: StudyPlan) -> str:
 
 def measured(runs: list[Prepared], capacity: Capacity, launched: set[str]) -> dict[Shape, Cost]:
     """Time each distinct shape of the runs that would be launched; says which, as it takes a while."""
-    todo = [run for run in runs if standing(run.folder) in launched]
+    todo = [run for run in runs if run_status(run.folder) in launched]
     distinct: dict[Shape, Prepared] = {}
     for run in todo:
         distinct.setdefault(shape_of(run, capacity), run)

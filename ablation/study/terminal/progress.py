@@ -118,14 +118,14 @@ class Row:
     """What is known of one run.
 
     Attributes:
-        standing: as in status.STANDINGS, or the run's state in small letters.
+        status: as in status.STATUSES, or the run's state in small letters.
         seen: (monotonic seconds, epoch) of its first and of its last finished epoch in this launch.
         epoch_s: the last epoch's own time; what is known while there is only one.
         ended: monotonic seconds; 0 while it has not.
     """
 
     info: JobInfo
-    standing: str = "to do"
+    status: str = "to do"
     epoch: int = 0
     value: float | None = None
     images_per_s: float | None = None
@@ -148,12 +148,12 @@ class Row:
         since = min(now - self.seen[1][0], self.each_s)
         return max(0.0, (self.info.epochs - self.epoch) * self.each_s - since)
 
-    def status(self, now: float) -> RunStatus:
+    def as_run_status(self, now: float) -> RunStatus:
         """As a row of the table."""
         arm, _, seed = self.info.label.rpartition(" seed ")
-        left = self.left_s(now) if self.standing == "running" else None
+        left = self.left_s(now) if self.status == "running" else None
         return RunStatus(
-            arm or self.info.label, int(seed) if seed.isdecimal() else 0, str(self.info.index), self.standing,
+            arm or self.info.label, int(seed) if seed.isdecimal() else 0, str(self.info.index), self.status,
             self.epoch, self.info.epochs, self.value, self.images_per_s, left,
         )  # fmt: skip
 
@@ -191,7 +191,7 @@ class LiveTable:
     def started(self, index: int, label: str, log: Path) -> None:
         """The run is shown."""
         row = self.rows[index]
-        row.standing, row.seen, row.ended = "running", None, 0.0
+        row.status, row.seen, row.ended = "running", None, 0.0
         self._slots = max(self._slots, len(self._of("running")))
         self._draw()
 
@@ -208,7 +208,7 @@ class LiveTable:
     def ended(self, index: int, label: str, state_or_message: str, ok: bool) -> None:
         """It moves to those that ended; why it failed is printed above the table."""
         row = self.rows[index]
-        row.standing = state_or_message.lower() if ok else "failed"
+        row.status = state_or_message.lower() if ok else "failed"
         row.ended = time.monotonic()
         if not ok:
             log.error("FAILED   %s: %s", label, state_or_message)
@@ -227,8 +227,8 @@ class LiveTable:
             handler.setStream(self._former)
         self._live.stop()
 
-    def _of(self, standing: str) -> list[Row]:
-        return [row for row in self.rows.values() if row.standing == standing]
+    def _of(self, status: str) -> list[Row]:
+        return [row for row in self.rows.values() if row.status == status]
 
     def _draw(self, soon: bool = True) -> None:
         now = time.monotonic()
@@ -247,13 +247,13 @@ class LiveTable:
         rows = [*running, *ended[:LAST_ENDED]][:room]
         counts: dict[str, int] = {}
         for row in self.rows.values():
-            counts[row.standing] = counts.get(row.standing, 0) + 1
+            counts[row.status] = counts.get(row.status, 0) + 1
         head = status_table.counts_line(counts, len(self.rows), len(ended))
         head.append(f"; {clock(now - self.began)} so far")
         left = self.left_s(now)
         if left is not None:
             head.append(f", about {clock(left)} left")
-        return Group(status_table.table([row.status(now) for row in rows], METRIC), head)
+        return Group(status_table.table([row.as_run_status(now) for row in rows], METRIC), head)
 
     def left_s(self, now: float) -> float | None:
         """Seconds until the last run of this launch ends; None before the first epoch has been finished."""

@@ -65,7 +65,7 @@ def table(runs: Sequence[RunStatus], metric: str, left: str = "left") -> Table:
         shown.add_row(
             Text(run.arm, no_wrap=True, overflow="ellipsis"),
             seeds,
-            Text(run.standing, STYLES.get(run.standing, "")),
+            Text(run.status, STYLES.get(run.status, "")),
             f"{run.epoch}/{run.epochs}",
             "" if run.value is None else f"{run.value:.3f}",
             "" if run.images_per_s is None else f"{run.images_per_s:.0f}",
@@ -78,7 +78,7 @@ def _rows(runs: Sequence[RunStatus]) -> list[tuple[str, RunStatus]]:
     """(seeds, run): the runs of an arm that wait alike share a row."""
     rows: dict[tuple[object, ...], tuple[list[int], RunStatus]] = {}
     for run in runs:
-        alike = (run.arm, run.left_s) if run.standing == "to do" else (run.key,)
+        alike = (run.arm, run.left_s) if run.status == "to do" else (run.key,)
         rows.setdefault(alike, ([], run))[0].append(run.seed)
     return [(_spans(seeds), run) for seeds, run in rows.values()]
 
@@ -103,7 +103,7 @@ def notes(runs: Sequence[RunStatus], limit: int | None = None) -> list[Text]:
     seeds: dict[tuple[str, str, str], list[int]] = {}
     for run in runs:
         if run.note:
-            seeds.setdefault((run.arm, run.standing, run.note), []).append(run.seed)
+            seeds.setdefault((run.arm, run.status, run.note), []).append(run.seed)
     lines = []
     for (arm, how, note), numbers in seeds.items():
         line = Text(f"{arm} seed {_spans(numbers)}: ")
@@ -136,7 +136,7 @@ def page(status: StudyStatus, height: int) -> RenderableType:
     }
     reasons = notes(status.runs, limit=max(1, height // 4))
     room = max(1, height - 7 - len(reasons))
-    runs = sorted(status.runs, key=lambda run: order[run.standing])
+    runs = sorted(status.runs, key=lambda run: order[run.status])
     parts: list[RenderableType] = [_head(status), table(runs[:room], status.metric), *reasons]
     if len(runs) > room:
         parts.append(Text(f"and {len(runs) - room} more runs; without watch=true all are shown", "dim"))
@@ -184,7 +184,7 @@ def _follow(out: Path, study: str, as_json: bool) -> None:
     former = None
     while True:
         status = study_status(out, study)
-        now = [(run.standing, run.epoch) for run in status.runs]
+        now = [(run.status, run.epoch) for run in status.runs]
         if now != former:
             print(json.dumps(status.as_json()) if as_json else _head(status).plain, flush=True)
             former = now

@@ -67,7 +67,7 @@ def inversion_record(loss: ConfidenceLoss) -> dict[str, Any]:
     }
 
 
-def undistorted(results: list[CocoResult], loss: ConfidenceLoss) -> list[CocoResult]:
+def recalibrated(results: list[CocoResult], loss: ConfidenceLoss) -> list[CocoResult]:
     """The same detections with score' = eta(objectness) x class probability.
 
     Non-maximum suppression and the choice of the kept ones stay as they were: they saw the raw score.

@@ -18,7 +18,7 @@ from pycocotools.cocoeval import COCOeval
 
 from ablation.analyse.detections import calibration, thresholds, tide
 from ablation.analyse.detections.matching import average_precision, match, precision_curves
-from ablation.analyse.detections.run_files import Evidence
+from ablation.analyse.detections.run_files import RunArtifacts
 from ablation.errors import StoreError
 from ablation.records import StudyRecord
 from ablation.rng import generator
@@ -260,7 +260,7 @@ def test_every_wrong_detection_has_one_type_and_no_cost_is_negative(seed: int) -
     assert result.ap == pytest.approx(average_precision(matches), abs=1e-12)
 
 
-# evidence
+# artifacts
 
 
 def test_evidence_is_read_from_the_folder_first_and_fetched_once(tmp_path: Path) -> None:
@@ -275,13 +275,13 @@ def test_evidence_is_read_from_the_folder_first_and_fetched_once(tmp_path: Path)
         asked.append((run_id, path))
         return elsewhere if path == "diagnostics/b.json" else None
 
-    evidence = Evidence(StudyRecord("s", [record]), fetch)
-    assert evidence.json("diagnostics/a.json", record.run_id) == {"x": 1} and asked == []
+    artifacts = RunArtifacts(StudyRecord("s", [record]), fetch)
+    assert artifacts.json("diagnostics/a.json", record.run_id) == {"x": 1} and asked == []
     for _ in range(2):
-        assert evidence.json("diagnostics/b.json", record.run_id) == {"x": 2}
-        assert evidence.json("diagnostics/c.json", record.run_id) is None
-        assert evidence.detections(record.run_id) is None and evidence.ground_truth(record.run_id) is None
+        assert artifacts.json("diagnostics/b.json", record.run_id) == {"x": 2}
+        assert artifacts.json("diagnostics/c.json", record.run_id) is None
+        assert artifacts.detections(record.run_id) is None and artifacts.ground_truth(record.run_id) is None
     assert len(asked) == len(set(asked)) == 4
     elsewhere.write_text("{")
     with pytest.raises(StoreError, match=r"b\.json: not readable"):
-        Evidence(StudyRecord("s", [record]), fetch).json("diagnostics/b.json", record.run_id)
+        RunArtifacts(StudyRecord("s", [record]), fetch).json("diagnostics/b.json", record.run_id)

@@ -21,7 +21,7 @@ from ablation.records import StudyRecord
 
 FILES = tempfile.TemporaryDirectory()
 ALL = {figure.name: figure for figure in figures.discover()}
-TABLES = ("alpha_gamma_heatmap", "gamma_curves", "training_curves", "ap_undistorted")
+TABLES = ("alpha_gamma_heatmap", "gamma_curves", "training_curves", "ap_recalibrated")
 
 NEW = """
 from matplotlib.figure import Figure as Canvas
@@ -54,7 +54,7 @@ def holed(seeds: int) -> StudyRecord:
 def view_of(record: StudyRecord) -> figures.StudyView:
     """The study with the files that its runs would have left."""
     folder = Path(tempfile.mkdtemp(dir=FILES.name))
-    return figures.study_view(record, evidence=made_up(record, folder))
+    return figures.study_view(record, artifacts=made_up(record, folder))
 
 
 def texts(name: str, record: StudyRecord) -> str:

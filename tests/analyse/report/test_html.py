@@ -13,7 +13,7 @@ import pytest
 from helpers.synthetic import bce, focal, run, study, with_state
 
 from ablation.analyse import figures
-from ablation.analyse.detections.run_files import Evidence
+from ablation.analyse.detections.run_files import RunArtifacts
 from ablation.analyse.report import html
 from ablation.analyse.report import recommendation as use
 from ablation.analyse.report.data_section import about_data
@@ -61,7 +61,7 @@ def truth() -> dict[str, Any]:
     return coco_ground_truth(SHAPES.open().val, SHAPES.classes)
 
 
-def left_by(record: StudyRecord, folder: Path, score: dict[str, float]) -> Evidence:
+def left_by(record: StudyRecord, folder: Path, score: dict[str, float]) -> RunArtifacts:
     """Every object found exactly, with the arm's own score; focal arms miss the first object."""
     content = truth()
     about = {
@@ -92,7 +92,7 @@ def left_by(record: StudyRecord, folder: Path, score: dict[str, float]) -> Evide
         path.write_text(json.dumps(made[name]()))
         return path
 
-    return Evidence(record, fetch)
+    return RunArtifacts(record, fetch)
 
 
 SCORES = {"bce": 0.7, "focal-alpha=0.5-gamma=2": 0.4}
@@ -109,13 +109,13 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> ReportFiles:
     """A report with figures, examples and a check."""
     folder = tmp_path_factory.mktemp("report")
     record = planted()
-    evidence = left_by(record, folder / "files", SCORES)
+    artifacts = left_by(record, folder / "files", SCORES)
     # Three figures of all: drawing each in three formats takes half a second.
     few = [one for one in figures.discover() if one.name in ("pr_curves", "training_curves", "gamma_curves")]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, "discover", lambda: few)
         return write_report(
-            record, folder / "report", evidence=evidence, link=lambda run: f"http://127.0.0.1:5000/#/{run}"
+            record, folder / "report", artifacts=artifacts, link=lambda run: f"http://127.0.0.1:5000/#/{run}"
         )
 
 
@@ -194,9 +194,9 @@ def test_a_name_from_data_stays_text(tmp_path: Path, no_figures: None) -> None:
         HOSTILE, [run(bce(), 0, 0.4), run(arm, 0, 0.5), run(arm, 1, 0.5, state="FAILED", reason=HOSTILE)],
         description=HOSTILE,
     )  # fmt: skip
-    evidence = left_by(record, tmp_path / "files", {"bce": 0.7, HOSTILE: 0.4})
+    artifacts = left_by(record, tmp_path / "files", {"bce": 0.7, HOSTILE: 0.4})
     report = write_report(
-        record, tmp_path / "report", evidence=evidence, link=lambda run_id: f"http://h/{HOSTILE}"
+        record, tmp_path / "report", artifacts=artifacts, link=lambda run_id: f"http://h/{HOSTILE}"
     )
     content = report.page.read_text(encoding="utf-8")
     page = Parsed(content)
@@ -248,27 +248,27 @@ def test_settings_to_paste_compose_to_the_losses_that_they_came_from() -> None:
 
 def test_an_arms_threshold_is_the_middle_of_its_seeds(tmp_path: Path) -> None:
     record = planted()
-    evidence = left_by(record, tmp_path, SCORES)
+    artifacts = left_by(record, tmp_path, SCORES)
     view = figures.study_view(record)
-    best = use.arm_threshold(view, "bce", evidence)
+    best = use.arm_threshold(view, "bce", artifacts)
     # Between the false detections (0.05) and the true ones (0.7) nothing changes: 0.06 to 0.70.
     assert best == use.ArmThreshold(score=0.38, f1=1.0, low=0.38, high=0.38, seeds=6)
-    assert use.arm_threshold(view, "bce", Evidence(record)) is None
+    assert use.arm_threshold(view, "bce", RunArtifacts(record)) is None
 
 
 def test_a_check_of_other_data_is_not_shown(tmp_path: Path) -> None:
     record = planted()
-    evidence, view = left_by(record, tmp_path / "files", SCORES), figures.study_view(record)
+    artifacts, view = left_by(record, tmp_path / "files", SCORES), figures.study_view(record)
     split = {"boxes_per_class": {"circle": 30, "square": 10}}
     content = {"fingerprint": "0" * 64, "size_px": 32, "classes": ["circle", "square"],
                "splits": {"train": split, "val": split}, "cells": {}}  # fmt: skip
     path = tmp_path / "check" / "shapes" / "check.json"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(content))
-    titles = [part.title for part in about_data(view, evidence, tmp_path / "check")]
+    titles = [part.title for part in about_data(view, artifacts, tmp_path / "check")]
     assert "Classes" not in titles and "Faults" in titles
     path.write_text(json.dumps(content | {"fingerprint": "f" * 64}))
-    parts = {part.title: part for part in about_data(view, evidence, tmp_path / "check")}
+    parts = {part.title: part for part in about_data(view, artifacts, tmp_path / "check")}
     assert parts["Classes"].table is not None
     assert parts["Classes"].table.rows == (("circle", "30", "75.0%", "30"), ("square", "10", "25.0%", "10"))
 

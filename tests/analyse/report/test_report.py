@@ -38,7 +38,7 @@ def test_everything_is_written(tmp_path: Path) -> None:
     assert on_disk == set(report.files) and len(on_disk) == 1 + 6 + 3 * len(report.figures)
     assert all(path.stat().st_size > 300 for path in on_disk)
     runs, arms = pd.read_csv(report.runs_csv), pd.read_csv(report.arms_csv)
-    assert len(runs) == 26 and list(runs.loc[~runs["counts"], "state"]) == ["DIVERGED", "MISSING"]
+    assert len(runs) == 26 and list(runs.loc[~runs["valid"], "state"]) == ["DIVERGED", "MISSING"]
     assert len(arms) == 13 and arms.loc[0, "arm"] == "bce"
     lines = report.text.split("\n")
     assert len(lines) == 14 and lines[1].startswith("bce ") and "1 diverged" in report.text

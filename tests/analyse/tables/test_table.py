@@ -71,7 +71,7 @@ def test_only_finished_runs_are_data(state: str) -> None:
     without = dataclasses.replace(clean, runs=[*clean.runs, run(bce(), 3, 0.1)])
     runs = table.runs_table(dirty)
     row = runs[(runs["seed"] == 3) & (runs["loss"] == "focal")]
-    assert row[[METRIC, "val/AP50", "train/loss"]].isna().all(axis=None) and not row["counts"].any()
+    assert row[[METRIC, "val/AP50", "train/loss"]].isna().all(axis=None) and not row["valid"].any()
     numbers = ["n", "mean", "sd", "low", "high", "difference", "difference_low", "n_pairs", "n_finished"]
     pd.testing.assert_frame_equal(
         table.arms_table(runs, METRIC)[numbers], table.arms_table(table.runs_table(without), METRIC)[numbers]
@@ -113,7 +113,7 @@ def test_of_several_records_with_one_key_the_finished_one_counts() -> None:
     again = run(bce(), 0, 0.4, key="k", run_id="c")
     for records in ([failed, finished, again], [again, finished, failed]):
         runs = table.runs_table(StudyRecord("s", records)).set_index("run_id")
-        assert list(runs["counts"]) == [True, False, False] and list(runs.index) == ["b", "a", "c"]
+        assert list(runs["valid"]) == [True, False, False] and list(runs.index) == ["b", "a", "c"]
         assert list(runs["problem"]) == ["", "duplicate", "duplicate"]
         arm = table.arms_table(runs.reset_index(), METRIC).iloc[0]
         assert (arm["n"], arm["n_planned"], arm["n_failed"], arm["mean"]) == (1, 1, 0, 0.4)
@@ -125,7 +125,7 @@ def test_a_record_that_the_plan_has_replaced_does_not_count() -> None:
     extra = run(bce(), 7, 0.5)
     record = StudyRecord("s", [old, new, extra], [PlannedRun("bce", 0, "new", "")])
     runs = table.runs_table(record).set_index("key")
-    assert runs.loc["old", "problem"] == "superseded" and not runs.loc["old", "counts"]
+    assert runs.loc["old", "problem"] == "superseded" and not runs.loc["old", "valid"]
     # A seed beyond the plan contradicts nothing in it.
     assert table.arms_table(runs.reset_index(), METRIC).iloc[0]["mean"] == pytest.approx(0.45)
 

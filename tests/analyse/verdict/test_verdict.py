@@ -13,7 +13,7 @@ from helpers.planted import truths_of
 from helpers.synthetic import bce, focal, grid, run, study, with_state
 
 from ablation.analyse import figures
-from ablation.analyse.statistics.paired import Circumstances, compare, decide
+from ablation.analyse.statistics.paired import DecisionContext, compare, decide
 from ablation.analyse.statistics.power import power_of_difference, power_of_equivalence
 from ablation.analyse.verdict.verdict import StudyVerdict, judge, judged
 from ablation.commands.confirm.verdict import confirm_verdict
@@ -201,7 +201,7 @@ def test_under_no_effect_few_families_show_a_winner() -> None:
             continue  # Holm's first step: no winner
         p = holm([one.p_t for one in arms])
         # The number of further seeds, which only the others get, takes most of the time.
-        found = [decide(dataclasses.replace(one, p_holm=q), Circumstances(None, 0.95, 4)).verdict
+        found = [decide(dataclasses.replace(one, p_holm=q), DecisionContext(None, 0.95, 4)).verdict
                  for one, q in zip(arms, p, strict=True) if q < 0.06]  # fmt: skip
         winners += bool({"better", "worse"} & set(found))
     assert 0.005 < winners / 1000 < 0.078
@@ -214,7 +214,7 @@ def test_effects_and_equality_are_found_as_often_as_power_says(effect: float, n:
     found = []
     for d in random.normal(effect, 0.01, (400, n)):
         numbers = compare(pd.Series(d), pd.Series(np.zeros(n)), names=("a", "", "b"), level=0.95, margin=0.01)
-        found.append(decide(numbers, Circumstances(0.01, 0.95)).verdict)
+        found.append(decide(numbers, DecisionContext(0.01, 0.95)).verdict)
     if effect:
         assert np.mean([v == "better" for v in found]) == pytest.approx(
             power_of_difference(2, 1, n), abs=0.05
@@ -247,7 +247,7 @@ def test_kept_detections_widen_the_interval_to_other_images() -> None:
     values = {key: evaluated(*files, ["thing"]).metrics["AP"] for key, files in kept.files.items()}
     runs = [dataclasses.replace(item, metrics={"val/AP": values[item.run_id]}) for item in plain.runs]
     record = dataclasses.replace(plain, runs=runs)
-    seeds, both = say(record), say(record, evidence=kept)
+    seeds, both = say(record), say(record, artifacts=kept)
     assert seeds.covers == "other seeds" and both.covers == "other seeds and other images"
     one, other = seeds.arms[0], both.arms[0]
     assert one.difference == other.difference and other.image_se > 0 and np.isnan(one.image_se)
@@ -259,8 +259,8 @@ def test_kept_detections_widen_the_interval_to_other_images() -> None:
     row = view.arms.iloc[1]
     assert (row["difference_low"], row["verdict"]) == (other.low, other.verdict)
     # Values that the detections do not give are not believed.
-    assert np.isnan(say(plain, evidence=kept).arms[0].image_se)
-    assert any("not the logged" in text for text in say(plain, evidence=kept).limitations)
+    assert np.isnan(say(plain, artifacts=kept).arms[0].image_se)
+    assert any("not the logged" in text for text in say(plain, artifacts=kept).limitations)
 
 
 def test_confirmation_is_one_planned_comparison() -> None:

@@ -24,7 +24,7 @@ from ablation.objective.criterion import CalibrationBatch, Criterion, CriterionC
 from ablation.training.diagnostics.bins import histogram, logit_edges
 from ablation.training.diagnostics.cells import CellCollector, Cells, objectness_histograms
 from ablation.training.diagnostics.gradients import gradient_norms, gradient_record
-from ablation.training.diagnostics.inversion import inversion_record, log_odds, true_probability, undistorted
+from ablation.training.diagnostics.inversion import inversion_record, log_odds, recalibrated, true_probability
 from ablation.training.diagnostics.loss_cdf import FRACTIONS, cumulative, families, loss_cdf
 
 CPU = torch.device("cpu")
@@ -219,17 +219,17 @@ def test_a_loss_that_ignores_scores_below_a_margin_says_probability_0_there() ->
     assert eta[:2].tolist() == [0, 0] and 0 < float(eta[2]) < 1
 
 
-def test_undistorted_detections_by_hand() -> None:
+def test_recalibrated_detections_by_hand() -> None:
     """(.25, 2): objectness .5 means .5 x .75 / (.5 x .75 + .5 x .25) = .75 (equal slopes but alpha)."""
     found = [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1], "score": 0.4, "objectness": 0.5}]
-    (new,) = undistorted(found, Focal(0.25, 2.0))
+    (new,) = recalibrated(found, Focal(0.25, 2.0))
     assert new["score"] == pytest.approx(0.75 * 0.8, abs=1e-6)
     assert {k: v for k, v in new.items() if k != "score"} == {
         k: v for k, v in found[0].items() if k != "score"
     }
-    (same,) = undistorted([found[0] | {"score": float(np.float32(0.4))}], BCE())
+    (same,) = recalibrated([found[0] | {"score": float(np.float32(0.4))}], BCE())
     assert same["score"] == float(np.float32(0.4))
-    assert undistorted([], Focal()) == []
+    assert recalibrated([], Focal()) == []
 
 
 class FakeSplit:
@@ -302,8 +302,8 @@ def test_a_run_leaves_its_diagnostics(twins: Path) -> None:
     seen = json.loads((run / "diagnostics/objectness.json").read_text())
     assert seen["images"] == 8 and sum(seen["positives"]) > 8
     last = metrics(run)[-1]
-    assert {"val/AP_undistorted", "val/AP50_undistorted"} <= set(last)
-    assert "val/AP_undistorted" not in metrics(run)[1]
+    assert {"val/AP_recalibrated", "val/AP50_recalibrated"} <= set(last)
+    assert "val/AP_recalibrated" not in metrics(run)[1]
 
 
 def test_a_resumed_run_has_the_diagnostics_of_an_undisturbed_one(twins: Path, tmp_path: Path) -> None:

@@ -267,7 +267,7 @@ class SlurmLauncher(Launcher):
         if state in ("FAILED", "KILLED"):
             message = folder.reason
         else:
-            message, own_fault = slurm_queue.obituary(str(item.job.job))
+            message, own_fault = slurm_queue.exit_reason(str(item.job.job))
             if state == "RUNNING":  # it could not say so itself, and Slurm is certain that it is dead
                 folder.set_state("FAILED" if own_fault else "KILLED", message)
                 Mirror(store, folder).finish([])

@@ -65,7 +65,7 @@ def job_named(name: str) -> str | None:
     return str(found[-1]) if found else None
 
 
-def obituary(job: str) -> tuple[str, bool]:
+def exit_reason(job: str) -> tuple[str, bool]:
     """(why a job ended, in a person's words; whether by its own fault), of a job that is not alive.
 
     By its own fault means that it would most likely end so again.

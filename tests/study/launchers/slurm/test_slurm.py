@@ -159,8 +159,8 @@ def test_a_job_whose_submission_was_cut_off_is_found_by_its_name(slurm: Cluster,
         assert slurm_queue.living([f"{number}_0", f"{number}_1", "999999"]) == {f"{number}_0", f"{number}_1"}
     slurm.ask("scancel", number)
     until(lambda: not slurm_queue.living([f"{number}_0"]))
-    assert slurm_queue.obituary(f"{number}_0") == (f"job {number}_0 CANCELLED", False)
-    assert slurm_queue.obituary("999999") == ("job 999999 is not known to Slurm (any more)", False)
+    assert slurm_queue.exit_reason(f"{number}_0") == (f"job {number}_0 CANCELLED", False)
+    assert slurm_queue.exit_reason("999999") == ("job 999999 is not known to Slurm (any more)", False)
 
 
 def test_what_sbatch_refuses_is_one_line(slurm: Cluster, tmp_path: Path) -> None:

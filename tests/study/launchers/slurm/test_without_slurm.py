@@ -55,7 +55,7 @@ def program(folder: Path, name: str, says: str, code: int = 0, error: str = "") 
 )
 def test_why_a_job_ended(programs: Path, code: str, expected: tuple[str, bool]) -> None:
     program(programs, "scontrol", SCONTROL.format(code=code))
-    assert slurm_queue.obituary("5_1") == expected
+    assert slurm_queue.exit_reason("5_1") == expected
 
 
 def test_a_queue_that_does_not_answer_is_not_taken_for_an_empty_one(programs: Path) -> None:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure as Canvas
 from numpy.typing import NDArray
 
 from ablation.analyse.detections.matching import Matches, matches_of
-from ablation.analyse.detections.run_files import DETECTIONS, GROUND_TRUTH, Evidence
+from ablation.analyse.detections.run_files import DETECTIONS, GROUND_TRUTH, RunArtifacts
 from ablation.analyse.figures._base import Figure, StudyView
 from ablation.analyse.figures._style import BASELINE, colour, dash
 
@@ -28,21 +28,21 @@ PROBABILITIES = (0.0001, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999)
 
 
 @dataclass(frozen=True)
-class Shown:
+class PlottedArm:
     """An arm in a figure.
 
     Attributes:
         arm, label: its name, and its setting for people.
         runs: (seed, run_id) of those that count and have the figure's files.
         planned: how many runs there should be.
-        shade, style: its colour and its line style.
+        colour, style: its colour and its line style.
     """
 
     arm: str
     label: str
     runs: tuple[tuple[int, str], ...]
     planned: int
-    shade: str
+    colour: str
     style: str
 
     @property
@@ -61,33 +61,33 @@ class Shown:
         return f"{self.label.replace(' (', chr(10), 1).rstrip(')')}\n{self.count}"
 
 
-def shown_arms(view: StudyView, files: Sequence[str] = (), most: int = MOST) -> list[Shown]:
+def plotted_arms(view: StudyView, files: Sequence[str] = (), most: int = MOST) -> list[PlottedArm]:
     """The chosen arms, the baseline first, then in the order of the arms table.
 
     Args:
         files: what a run must have left to be counted, and an arm to be chosen.
     """
     runs: dict[str, list[tuple[int, str]]] = {}
-    counted = view.runs[view.runs["counts"]].sort_values(["arm", "seed"], kind="stable")
+    counted = view.runs[view.runs["valid"]].sort_values(["arm", "seed"], kind="stable")
     for arm, seed, run_id in zip(counted["arm"], counted["seed"], counted["run_id"], strict=True):
-        if all(view.evidence is not None and view.evidence.has(name, run_id) for name in files):
+        if all(view.artifacts is not None and view.artifacts.has(name, run_id) for name in files):
             runs.setdefault(str(arm), []).append((int(seed), str(run_id)))
     arms = view.arms[view.arms["arm"].isin(list(runs))]
     columns = zip(arms["arm"], arms["loss"], arms["mean"], strict=True)
     chosen = _chosen([(str(arm), str(loss), float(mean)) for arm, loss, mean in columns], view.baseline, most)
-    shown: list[Shown] = []
+    shown: list[PlottedArm] = []
     for arm, setting, planned in zip(arms["arm"], arms["setting"], arms["n_planned"], strict=True):
         if arm not in chosen:
             continue
         others = len([other for other in shown if other.arm != view.baseline])
         base = arm == view.baseline
         shown.append(
-            Shown(
+            PlottedArm(
                 arm=str(arm),
                 label="BCE" if base else str(setting),
                 runs=tuple(runs[str(arm)]),
                 planned=int(planned),
-                shade=BASELINE if base else colour(others),
+                colour=BASELINE if base else colour(others),
                 style="-" if base else dash(others),
             )
         )
@@ -110,7 +110,7 @@ def _chosen(arms: list[tuple[str, str, float]], baseline: str | None, most: int)
     return set(chosen)
 
 
-class EvidenceFigure(Figure):
+class ArtifactFigure(Figure):
     """A figure that needs files of the runs.
 
     Attributes:
@@ -121,15 +121,15 @@ class EvidenceFigure(Figure):
 
     def applies(self, view: StudyView) -> str | None:
         """Needs one arm with a finished run that left the files."""
-        if view.evidence is None:
+        if view.artifacts is None:
             return "the files of the runs are not at hand"
         if not self.arms(view):
             return f"no finished run left {' and '.join(self.files)}"
         return None
 
-    def arms(self, view: StudyView) -> list[Shown]:
+    def arms(self, view: StudyView) -> list[PlottedArm]:
         """The arms that are shown."""
-        return shown_arms(view, self.files)
+        return plotted_arms(view, self.files)
 
     def caption_for(self, view: StudyView) -> str:
         """Adds which arms are shown, where not all are."""
@@ -143,58 +143,58 @@ class EvidenceFigure(Figure):
         return caption
 
 
-class DiagnosticFigure(EvidenceFigure):
+class DiagnosticFigure(ArtifactFigure):
     """A figure of one JSON file that each run left."""
 
-    def records(self, view: StudyView, shown: Shown) -> list[dict[str, Any]]:
+    def records(self, view: StudyView, shown: PlottedArm) -> list[dict[str, Any]]:
         """The file's content for each run of the arm."""
-        assert view.evidence is not None
-        found = [view.evidence.json(self.files[0], run_id) for _, run_id in shown.runs]
+        assert view.artifacts is not None
+        found = [view.artifacts.json(self.files[0], run_id) for _, run_id in shown.runs]
         return [record for record in found if record is not None]
 
 
-class DetectionFigure(EvidenceFigure):
+class DetectionFigure(ArtifactFigure):
     """A figure of the runs' detections on the validation images, matched at IoU .5."""
 
     files: ClassVar[tuple[str, ...]] = (DETECTIONS, GROUND_TRUTH)
 
-    def matches(self, view: StudyView, shown: Shown) -> list[Matches]:
+    def matches(self, view: StudyView, shown: PlottedArm) -> list[Matches]:
         """Of each run of the arm."""
-        assert view.evidence is not None
-        found = [matches_of(view.evidence, run_id) for _, run_id in shown.runs]
+        assert view.artifacts is not None
+        found = [matches_of(view.artifacts, run_id) for _, run_id in shown.runs]
         return [matches for matches in found if matches is not None]
 
 
-def evidence_of(view: StudyView) -> Evidence:
-    """The view's evidence; a figure that got as far as drawing has one."""
-    assert view.evidence is not None
-    return view.evidence
+def artifacts_of(view: StudyView) -> RunArtifacts:
+    """The view's artifacts; a figure that got as far as drawing has one."""
+    assert view.artifacts is not None
+    return view.artifacts
 
 
-def curve(ax: Axes, shown: Shown, x: Floats, curves: Sequence[Floats], **options: Any) -> None:
+def curve(ax: Axes, shown: PlottedArm, x: Floats, curves: Sequence[Floats], **options: Any) -> None:
     """The mean of an arm's curves over its seeds, thick, and each of them, thin."""
-    width = 2.0 if shown.shade == BASELINE else 1.4
+    width = 2.0 if shown.colour == BASELINE else 1.4
     if len(curves) > 1:
         for values in curves:
-            ax.plot(x, values, color=shown.shade, linewidth=0.5, alpha=0.4, linestyle=shown.style, **options)
+            ax.plot(x, values, color=shown.colour, linewidth=0.5, alpha=0.4, linestyle=shown.style, **options)
     if len(curves):
         ax.plot(
             x,
             np.mean(np.stack(list(curves)), axis=0),
-            color=shown.shade,
+            color=shown.colour,
             linewidth=width,
             linestyle=shown.style,
             **options,
         )
 
 
-def legend(canvas: Canvas, arms: Sequence[Shown], columns: int = 2) -> None:
+def legend(canvas: Canvas, arms: Sequence[PlottedArm], columns: int = 2) -> None:
     """One legend for all panels, below them."""
     from matplotlib.lines import Line2D
 
     handles = []
     for arm in arms:
-        line = Line2D([], [], color=arm.shade, linewidth=2.0 if arm.shade == BASELINE else 1.4)
+        line = Line2D([], [], color=arm.colour, linewidth=2.0 if arm.colour == BASELINE else 1.4)
         line.set_linestyle(arm.style)  # type: ignore[arg-type]
         handles.append(line)
     texts = [arm.legend for arm in arms]

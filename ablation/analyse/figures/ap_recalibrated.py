@@ -8,11 +8,11 @@ from matplotlib.figure import Figure as Canvas
 from ablation.analyse.figures._base import Figure, StudyView
 from ablation.analyse.figures._style import BETTER, MUTED, WIDTH_IN, WORSE, signed
 
-RAW, UNDONE = "val/AP", "val/AP_undistorted"
+RAW, RECALIBRATED = "val/AP", "val/AP_recalibrated"
 
 
 class ApUndistorted(Figure):
-    name = "ap_undistorted"
+    name = "ap_recalibrated"
     title = "AP raw, and with the distortion of the score undone"
     caption = (
         "For each arm AP on the validation images as detections are ranked (hollow) and with score = (true "
@@ -23,28 +23,28 @@ class ApUndistorted(Figure):
     )
 
     def applies(self, view: StudyView) -> str | None:
-        runs = view.runs[view.runs["counts"]]
-        if not {RAW, UNDONE} <= set(runs.columns) or runs[UNDONE].notna().sum() == 0:
-            return f"no finished run has {UNDONE}"
+        runs = view.runs[view.runs["valid"]]
+        if not {RAW, RECALIBRATED} <= set(runs.columns) or runs[RECALIBRATED].notna().sum() == 0:
+            return f"no finished run has {RECALIBRATED}"
         return None
 
     def draw(self, view: StudyView) -> Canvas:
-        runs = view.runs[view.runs["counts"] & view.runs[UNDONE].notna()]
+        runs = view.runs[view.runs["valid"] & view.runs[RECALIBRATED].notna()]
         arms = view.arms[view.arms["arm"].isin(set(runs["arm"]))]
         canvas = Canvas(figsize=(WIDTH_IN, 0.8 + 0.26 * len(arms)), layout="constrained")
         ax = canvas.add_subplot()
         edge = ax.get_yaxis_transform()
         for row, arm in enumerate(arms["arm"]):
             own = runs[runs["arm"] == arm]
-            raw, undone = own[RAW].to_numpy(np.float64), own[UNDONE].to_numpy(np.float64)
+            raw, undone = own[RAW].to_numpy(np.float64), own[RECALIBRATED].to_numpy(np.float64)
             for values, y in ((raw, row - 0.18), (undone, row + 0.18)):
                 ax.plot(values, np.full(len(values), y), ".", color=MUTED, markersize=2.5)
             change = float((undone - raw).mean())
-            shade = "black" if abs(change) < 5e-4 else BETTER if change > 0 else WORSE
-            ax.plot([raw.mean(), undone.mean()], [row, row], color=shade, linewidth=1.4)
-            ax.plot([raw.mean()], [row], "o", markerfacecolor="white", markeredgecolor=shade, markersize=5)
-            ax.plot([undone.mean()], [row], "o", color=shade, markersize=4)
-            ax.text(1.01, row, f"{signed(change)}, n = {len(own)}", va="center", fontsize=6.5, color=shade,
+            colour = "black" if abs(change) < 5e-4 else BETTER if change > 0 else WORSE
+            ax.plot([raw.mean(), undone.mean()], [row, row], color=colour, linewidth=1.4)
+            ax.plot([raw.mean()], [row], "o", markerfacecolor="white", markeredgecolor=colour, markersize=5)
+            ax.plot([undone.mean()], [row], "o", color=colour, markersize=4)
+            ax.text(1.01, row, f"{signed(change)}, n = {len(own)}", va="center", fontsize=6.5, color=colour,
                     transform=edge)  # fmt: skip
         names = [
             "BCE" if base else str(name) for base, name in zip(arms["baseline"], arms["setting"], strict=True)
