@@ -41,9 +41,13 @@ def started_from_nothing(
     """As `ablation`, in an interpreter that starts for it alone."""
     result = subprocess.run(
         [sys.executable, "-m", "ablation.cli", *arguments],
-        cwd=folder, env=os.environ | ENVIRONMENT, capture_output=True, text=True, check=False,
+        cwd=folder,
+        env=os.environ | ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
         timeout=LIMIT_S,
-    )  # fmt: skip
+    )
     return _checked(result, check)
 
 
