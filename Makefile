@@ -26,8 +26,8 @@ demo: $(VENV)/.installed  ## a small study on generated images, and its figures
 	@$(BIN)/ablation report study=demo
 
 .PHONY: test
-test: $(VENV)/.installed  ## the test suite, about ten minutes on two cores
-	$(BIN)/python -m pytest -n 2
+test: $(VENV)/.installed  ## the test suite, about five minutes on two cores
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: test-slow
 test-slow: $(VENV)/.installed  ## the tests that take long

@@ -15,6 +15,37 @@ torch.set_num_threads(1)
 
 ROOT = Path(__file__).resolve().parent.parent
 
+LONGEST_FIRST = [
+    "study/test_study.py",
+    "faults/test_launchers_killed.py",
+    "training/test_run.py",
+    "study/forecast/test_forecast.py",
+    "analyse/figures/test_figures.py",
+    "commands/confirm/test_confirm.py",
+    "faults/test_damaged_checkpoint.py",
+    "tracking/test_store.py",
+    "study/launchers/local/test_local.py",
+    "test_security.py",
+    "commands/test_predict_export.py",
+    "study/test_plan_file.py",
+    "commands/check/test_check.py",
+    "training/diagnostics/test_diagnostics.py",
+    "faults/test_disk_full.py",
+    "model/test_anchors.py",
+    "commands/test_import_runs.py",
+    "analyse/report/test_report.py",
+    "analyse/verdict/test_verdict.py",
+    "faults/test_divergence.py",
+]
+"""Files below tests/ that take ten seconds and more. `make test` gives whole files to its two workers, in the
+order of collection: with the long ones first, both workers end at about the same time."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first; the order within a file stays."""
+    rank = {ROOT / "tests" / name: number for number, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
+
 
 @pytest.fixture(scope="session")
 def root() -> Path:

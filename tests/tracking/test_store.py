@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import multiprocessing
 from pathlib import Path
 
 import pytest
-from helpers.store import run_folder, store_in
+from helpers.store import open_store_with_experiment, run_folder, store_in
 
 from ablation.errors import StoreError, UsageError
 from ablation.records import PlannedRun
@@ -24,8 +23,6 @@ from ablation.tracking.store import (
     set_experiment,
     studies,
 )
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_point_is_logged_once_however_often_it_is_pushed(tmp_path: Path) -> None:
@@ -82,17 +79,16 @@ def test_an_edited_configuration_supersedes_the_old_run(tmp_path: Path) -> None:
 
 
 def test_eight_processes_open_a_new_store_at_once(tmp_path: Path) -> None:
-    program = (
-        "import sys; from pathlib import Path; from ablation.tracking.store import Store, experiment_of\n"
-        f"s = Store.of('sqlite:///{tmp_path}/mlflow.db', None); s.prepare(); experiment_of(s, 'shared')"
-    )
+    context = multiprocessing.get_context("forkserver")  # imported once, so that they really meet
+    context.set_forkserver_preload(["helpers.store", "mlflow.store.tracking.sqlalchemy_store"])
     children = [
-        subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.PIPE, text=True)
-        for _ in range(8)
+        context.Process(target=open_store_with_experiment, args=(tmp_path, "shared")) for _ in range(8)
     ]
     for child in children:
-        _, errors = child.communicate(timeout=120)
-        assert child.returncode == 0, errors
+        child.start()
+    for child in children:
+        child.join(120)
+        assert child.exitcode == 0
     assert studies(store_in(tmp_path)) == ["shared"]
     assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
 
