@@ -12,7 +12,8 @@ import pytest
 from omegaconf import OmegaConf
 from torch import nn
 
-from ablation.config import OptimConfig, RunConfig, TrainConfig, _fill
+from ablation.config import OptimConfig, RunConfig, TrainConfig
+from ablation.config.typed import filled
 from ablation.data.shapes import Shapes
 from ablation.losses.focal import Focal
 from ablation.model.yolov4_tiny import YOLOv4Tiny
@@ -26,7 +27,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def preset(name: str) -> OptimConfig:
     values = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "optim" / f"{name}.yaml"))
-    return _fill("optim", OptimConfig, values)
+    preset: OptimConfig = filled("optim", OptimConfig, values)
+    return preset
 
 
 def former_rate(config: OptimConfig, step: int, steps_per_epoch: int, epochs: int) -> float:
