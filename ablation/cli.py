@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ablation import __version__
+from ablation.commands.arguments import STORE, Arguments
 from ablation.errors import AblationError, UsageError, one_line
 
 if TYPE_CHECKING:
@@ -78,27 +79,9 @@ def run(arguments: list[str]) -> int:
         print(__version__)
         return 0
     command, rest = arguments[0], arguments[1:]
-    commands = {"train": train, "plan": plan, "status": status, "check": check, "report": report,
-                "confirm": confirm, "predict": predict, "export": export, "ui": ui, "sync": sync,
-                "import": import_table}  # fmt: skip
-    if command not in commands:
-        raise UsageError(f"{command}: no such command; there are: {', '.join(commands)}")
-    return commands[command](rest)
-
-
-def settings(command: str, arguments: list[str], defaults: dict[str, str | None]) -> dict[str, str]:
-    """`key=value` arguments, checked against what the command knows; None marks a required one."""
-    found: dict[str, str] = {key: value for key, value in defaults.items() if value is not None}
-    for argument in arguments:
-        key, sign, value = argument.partition("=")
-        if not sign or key not in defaults:
-            known = ", ".join(f"{name}=..." for name in defaults)
-            raise UsageError(f"ablation {command} {argument}: not understood; it takes {known}")
-        found[key] = value
-    for key, default in defaults.items():
-        if default is None and not found.get(key):
-            raise UsageError(f"ablation {command}: {key}=... is missing")
-    return found
+    if command not in COMMANDS:
+        raise UsageError(f"{command}: no such command; there are: {', '.join(COMMANDS)}")
+    return COMMANDS[command](rest)
 
 
 def train(arguments: list[str]) -> int:
@@ -118,20 +101,24 @@ def plan(arguments: list[str]) -> int:
     from ablation.study.sweeper import wanted
     from ablation.study.terminal.status_table import console_on
 
-    own = [argument for argument in arguments if argument.startswith("measure=")]
-    if own and own[-1] not in ("measure=true", "measure=false"):
-        raise UsageError(f"{own[-1]}: must be measure=true or measure=false")
-    runs, capacity = study_runs([argument for argument in arguments if argument not in own])
+    args = Arguments.parse("plan", arguments, {"measure": "false"}, overrides=True)
+    measure = args.flag("measure")
+    runs, capacity = study_runs(args.overrides)
     launched = wanted(runs[0].config)
-    costs = measured(runs, capacity, launched) if own and own[-1] == "measure=true" else None
-    found = plan_study(runs, capacity, launched, costs)
-    console_on(sys.stdout).print(rendered(found, launched))
-    answer, noise = found.analysis, found.noise
+    costs = measured(runs, capacity, launched) if measure else None
+    study = plan_study(runs, capacity, launched, costs)
+    console_on(sys.stdout).print(rendered(study, launched))
+    answer, noise = study.analysis, study.noise
     facts = (None, 0, 0) if noise is None else (noise.sd, noise.pairs, noise.arms)
     for line in seeds_text(
-        planned=min(found.seeds.values()), metric=answer.metric, margin=answer.margin, level=answer.level,
-        sd=facts[0], pairs=facts[1], arms=facts[2],
-    ):  # fmt: skip
+        planned=min(study.seeds.values()),
+        metric=answer.metric,
+        margin=answer.margin,
+        level=answer.level,
+        sd=facts[0],
+        pairs=facts[1],
+        arms=facts[2],
+    ):
         print(line)
     return 0
 
@@ -140,13 +127,10 @@ def status(arguments: list[str]) -> int:
     """Where every run of a study stands; from the folder alone, so from another terminal as well."""
     from ablation.study.terminal.status_table import show_status
 
-    given = settings("status", arguments, {"study": None, "out": "runs", "watch": "false", "json": "false"})
-    for key in ("watch", "json"):
-        if given[key] not in ("true", "false"):
-            raise UsageError(f"{key}={given[key]}: must be true or false")
-    show_status(
-        Path(given["out"]), given["study"], watch=given["watch"] == "true", as_json=given["json"] == "true"
+    args = Arguments.parse(
+        "status", arguments, {"study": None, "out": "runs", "watch": "false", "json": "false"}
     )
+    show_status(args.path("out"), args.text("study"), watch=args.flag("watch"), as_json=args.flag("json"))
     return 0
 
 
@@ -158,11 +142,10 @@ def check(arguments: list[str]) -> int:
     from ablation.files import safe_name
     from ablation.study.app import composed
 
-    own = [argument for argument in arguments if argument.startswith("test=")]
-    if own and own[-1] not in ("test=true", "test=false"):
-        raise UsageError(f"{own[-1]}: must be test=true or test=false")
-    config = typed(composed([argument for argument in arguments if argument not in own]))
-    checked = look_at(config, test=bool(own) and own[-1] == "test=true")
+    args = Arguments.parse("check", arguments, {"test": "false"}, overrides=True)
+    test = args.flag("test")
+    config = typed(composed(args.overrides))
+    checked = look_at(config, test=test)
     folder = Path(config.out) / "check" / safe_name(checked.audit.name)
     show(checked.audit)
     write_files(checked.audit, folder)
@@ -177,26 +160,25 @@ def report(arguments: list[str]) -> int:
     from ablation.analyse.detections.run_files import RunArtifacts
     from ablation.analyse.report.report import write_report
     from ablation.files import safe_name
-    from ablation.tracking.store import Store, experiment_of, fetch_artifact, load_study
+    from ablation.tracking.store import experiment_of, fetch_artifact, load_study
 
-    given = settings("report", arguments, {"study": None, "metric": "", "partial": "false", "out": "runs",
-                                           "uri": "", "artifacts": ""})  # fmt: skip
-    if given["partial"] not in ("true", "false"):
-        raise UsageError(f"partial={given['partial']}: must be true or false")
-    store = Store.of(given["uri"] or None, given["artifacts"] or None)
-    study = load_study(store, given["study"])
-    said = study.declared[0] if study.declared else None
-    metric = given["metric"] or (said.metric if said else "val/AP")
+    args = Arguments.parse(
+        "report", arguments, {"study": None, "metric": "", "partial": "false", "out": "runs", **STORE}
+    )
+    partial, store = args.flag("partial"), args.store()
+    study = load_study(store, args.text("study"))
+    declaration = study.declared[0] if study.declared else None
+    metric = args.text("metric") or (declaration.metric if declaration else "val/AP")
     ui = store.uri if store.uri.startswith("http") else "http://127.0.0.1:5000"
-    experiment = experiment_of(store, given["study"])
+    experiment = experiment_of(store, args.text("study"))
     written = write_report(
         study,
-        Path(given["out"]) / safe_name(given["study"]) / "report",
+        args.path("out") / safe_name(args.text("study")) / "report",
         metric=metric,
-        level=said.level if said else 0.95,
-        partial=given["partial"] == "true",
+        level=declaration.level if declaration else 0.95,
+        partial=partial,
         artifacts=RunArtifacts(study, lambda run_id, path: fetch_artifact(store, run_id, path)),
-        checks=Path(given["out"]) / "check",
+        checks=args.path("out") / "check",
         link=lambda run_id: f"{ui}/#/experiments/{experiment}/runs/{run_id}",
     )
     page = _show_in_mlflow(store, study, written, metric)
@@ -217,8 +199,11 @@ def _show_in_mlflow(store: Store, study: StudyRecord, written: ReportFiles, metr
     chosen = verdict.recommended or "none"
     tags = {"verdict": kind, "headline": written.headline[:4000], "recommended": chosen}
     publish_files(store, study.name, written.files, "report", tags)
-    parts = [escape_markdown(study.description), f"**{escape_markdown(written.headline)}**",
-             "The whole report is an artifact of the study's own run."]  # fmt: skip
+    parts = [
+        escape_markdown(study.description),
+        f"**{escape_markdown(written.headline)}**",
+        "The whole report is an artifact of the study's own run.",
+    ]
     set_experiment(store, study.name, "\n\n".join(part for part in parts if part), tags)
     return save_chart_view(store, study.name, metric, "loss.gamma", "loss.alpha")
 
@@ -226,48 +211,42 @@ def _show_in_mlflow(store: Store, study: StudyRecord, written: ReportFiles, metr
 def confirm(arguments: list[str]) -> int:
     """The finalists of a study on fresh seeds, and on the test split; takes what train takes besides."""
     from ablation.commands.confirm.confirm import confirm as confirm_study
-    from ablation.tracking.store import Store, publish_files
+    from ablation.tracking.store import publish_files
 
-    own = ("study=", "seeds=", "out=", "uri=", "artifacts=")
-    mine = [argument for argument in arguments if argument.startswith(own)]
-    known = {"study": None, "seeds": None, "out": "runs", "uri": "", "artifacts": ""}
-    given = settings("confirm", mine, known)
-    store = Store.of(given["uri"] or None, given["artifacts"] or None)
-    extra = [argument for argument in arguments if argument not in mine]
-    extra += [f"tracking.{key}={given[key]}" for key in ("uri", "artifacts") if given[key]]
-    seeds = whole_numbers("seeds", given["seeds"])
-    found = confirm_study(given["study"], seeds, Path(given["out"]), store, extra)
+    known = {"study": None, "seeds": None, "out": "runs", **STORE}
+    args = Arguments.parse("confirm", arguments, known, overrides=True)
+    store = args.store()
+    extra = args.overrides
+    extra += [f"tracking.{key}={args.text(key)}" for key in STORE if args.text(key)]
+    seeds = args.whole_numbers("seeds")
+    found = confirm_study(args.text("study"), seeds, args.path("out"), store, extra)
     publish_files(store, found.choice.name, [], "report", {"verdict": found.test.sentence[:500]})
     print("\n".join(found.lines))
-    print(f"kept in {given['out']}/{found.choice.name}/confirmation.json")
+    print(f"written to {args.text('out')}/{found.choice.name}/confirmation.json")
     return 0
-
-
-def whole_numbers(key: str, text: str) -> list[int]:
-    """'3,4,7' or '[3,4,7]' or '3-7' as numbers."""
-    numbers: list[int] = []
-    try:
-        for part in text.strip("[] ").split(","):
-            first, sign, last = part.strip().partition("-")
-            numbers += range(int(first), int(last) + 1) if sign else [int(first)]
-    except ValueError:
-        raise UsageError(f"{key}={text}: must be whole numbers such as 10,11,12 or 10-15") from None
-    return numbers
 
 
 def ui(arguments: list[str]) -> int:
     """MLflow's UI, on loopback, until Ctrl-C."""
-    from ablation.tracking.store import Store
-
-    given = settings("ui", arguments, {"port": "5000", "host": "127.0.0.1", "uri": "", "artifacts": ""})
-    store = Store.of(given["uri"] or None, given["artifacts"] or None)
+    args = Arguments.parse("ui", arguments, {"port": "5000", "host": "127.0.0.1", **STORE})
+    store = args.store()
     store.prepare()
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store.uri,
-               "--host", given["host"], "--port", given["port"]]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "ui",
+        "--backend-store-uri",
+        store.uri,
+        "--host",
+        args.text("host"),
+        "--port",
+        args.text("port"),
+    ]
     if store.artifacts:
         command += ["--default-artifact-root", store.artifacts]
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    print(f"MLflow on http://{given['host']}:{given['port']} (Ctrl-C ends it)")
+    print(f"MLflow on http://{args.text('host')}:{args.text('port')} (Ctrl-C ends it)")
     try:
         return subprocess.run(command, env=os.environ | quiet, check=False).returncode
     except KeyboardInterrupt:
@@ -277,30 +256,30 @@ def ui(arguments: list[str]) -> int:
 def sync(arguments: list[str]) -> int:
     """Replay every run's folder into MLflow; what is there already is left alone."""
     from ablation.study.replay import replay
-    from ablation.tracking.store import Store
 
-    given = settings("sync", arguments, {"out": "runs", "uri": "", "artifacts": ""})
-    store = Store.of(given["uri"] or None, given["artifacts"] or None)
-    count = replay(Path(given["out"]), store)
-    print(f"{count} runs in {given['out']}/ are now in {store.uri}")
+    args = Arguments.parse("sync", arguments, {"out": "runs", **STORE})
+    store = args.store()
+    count = replay(args.path("out"), store)
+    print(f"{count} runs in {args.text('out')}/ are now in {store.uri}")
     return 0
 
 
 def import_table(arguments: list[str]) -> int:
     """Runs made elsewhere, from a table, into a study of their own."""
     from ablation.commands.import_runs import import_runs
-    from ablation.tracking.store import Store
 
-    given = settings("import", arguments, {"study": None, "table": None, "gt": "", "detections": "",
-                                           "metric": "AP", "out": "runs", "uri": "",
-                                           "artifacts": ""})  # fmt: skip
-    store = Store.of(given["uri"] or None, given["artifacts"] or None)
-    truth = Path(given["gt"]) if given["gt"] else None
-    detections = Path(given["detections"]) if given["detections"] else None
-    table, out = Path(given["table"]), Path(given["out"])
-    folders = import_runs(given["study"], table, out, store, truth, detections, given["metric"])
+    args = Arguments.parse(
+        "import",
+        arguments,
+        {"study": None, "table": None, "gt": "", "detections": "", "metric": "AP", "out": "runs", **STORE},
+    )
+    store = args.store()
+    truth = args.optional_path("gt")
+    detections = args.optional_path("detections")
+    table, out = args.path("table"), args.path("out")
+    folders = import_runs(args.text("study"), table, out, store, truth, detections, args.text("metric"))
     print(f"{len(folders)} runs of {table} are in {out}/ and in {store.uri}")
-    print(f"next:  ablation report study={given['study']}")
+    print(f"next:  ablation report study={args.text('study')}")
     return 0
 
 
@@ -308,18 +287,18 @@ def predict(arguments: list[str]) -> int:
     """Detections of a trained run on a folder of images."""
     from ablation.commands.predict import predict as predict_images
     from ablation.files import safe_name
-    from ablation.tracking.store import Store
     from ablation.training.trained_run import find_run, load_run
 
-    given = settings("predict", arguments, {"run": None, "images": None, "score": "0.25", "to": "",
-                                            "uri": "", "artifacts": ""})  # fmt: skip
+    args = Arguments.parse(
+        "predict", arguments, {"run": None, "images": None, "score": "0.25", "to": "", **STORE}
+    )
     try:
-        score = float(given["score"])
+        score = float(args.text("score"))
     except ValueError:
-        raise UsageError(f"score={given['score']}: must be a number in [0, 1)") from None
-    run = load_run(find_run(given["run"], Store.of(given["uri"] or None, given["artifacts"] or None)))
-    images = Path(given["images"])
-    to = Path(given["to"]) if given["to"] else run.folder.file("predictions") / safe_name(images.name)
+        raise UsageError(f"score={args.text('score')}: must be a number in [0, 1)") from None
+    run = load_run(find_run(args.text("run"), args.store()))
+    images = args.path("images")
+    to = args.path("to") if args.text("to") else run.folder.file("predictions") / safe_name(images.name)
     found = predict_images(run, images, to, score)
     print(f"{len(found.results)} detections above {score:g} in {found.images} images: {to}/")
     if found.failed:
@@ -332,14 +311,28 @@ def predict(arguments: list[str]) -> int:
 def export(arguments: list[str]) -> int:
     """A trained run's network for other programs."""
     from ablation.commands.export import export as export_network
-    from ablation.tracking.store import Store
     from ablation.training.trained_run import find_run, load_run
 
-    given = settings("export", arguments, {"run": None, "format": None, "to": "", "uri": "", "artifacts": ""})
-    run = load_run(find_run(given["run"], Store.of(given["uri"] or None, given["artifacts"] or None)))
-    path = export_network(run, given["format"], Path(given["to"]) if given["to"] else None)
+    args = Arguments.parse("export", arguments, {"run": None, "format": None, "to": "", **STORE})
+    run = load_run(find_run(args.text("run"), args.store()))
+    path = export_network(run, args.text("format"), args.optional_path("to"))
     print(f"{path} ({path.stat().st_size:,} bytes); what is needed to use it: {path}.json")
     return 0
+
+
+COMMANDS = {
+    "train": train,
+    "plan": plan,
+    "status": status,
+    "check": check,
+    "report": report,
+    "confirm": confirm,
+    "predict": predict,
+    "export": export,
+    "ui": ui,
+    "sync": sync,
+    "import": import_table,
+}
 
 
 if __name__ == "__main__":

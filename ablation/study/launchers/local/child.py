@@ -1,4 +1,4 @@
-"""The body of a run's process: one run, its log, and an ear for the launcher."""
+"""The body of a run's process: it trains one run, writes its log and listens to the launcher."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 LAUNCHER_GONE = "its launcher was gone; launch it again to go on from the last checkpoint"
 
 
-class _Ear:
+class _LauncherListener:
     """Listens to the launcher: to a request to stop, and to its silence.
 
     The launcher alone holds the other end of the pipe, so the kernel closes it whatever ends the
@@ -70,27 +70,27 @@ def run_child(content: str, overrides: list[str], pipe: Connection, path: str, g
     os.close(descriptor)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True)
     signal.signal(signal.SIGTERM, _interrupt)
-    ear: _Ear | None = None
+    listener: _LauncherListener | None = None
 
     def send(kind: str, value: Any) -> None:
-        with contextlib.suppress(OSError):  # the launcher is gone: the ear deals with that
+        with contextlib.suppress(OSError):  # the launcher is gone: the listener handles that
             pipe.send((kind, value))
 
     try:
-        ear = _Ear(pipe, grace_s)
+        listener = _LauncherListener(pipe, grace_s)
         run = prepare(cast(DictConfig, OmegaConf.create(content)), overrides)
 
         def progress(epoch: int, metrics: dict[str, float]) -> None:
             send("epoch", (epoch, run.config.train.epochs, metrics))
 
-        why = ear
+        why = listener
         send("state", execute(run, store_of(run.config), progress, lambda: why.reason))
     except AblationError as error:
         log.error("%s", error)
         send("error", str(error))
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        reason = (ear.reason if ear is not None else "") or "interrupted"
+        reason = (listener.reason if listener is not None else "") or "interrupted"
         log.error("stopped: %s", reason)
         send("error", reason)
         sys.exit(130)

@@ -250,7 +250,7 @@ class Pool:
     def _ask_to_stop(self, child: _Child) -> None:
         with contextlib.suppress(OSError):
             child.pipe.send(child.stop_reason)
-        # In case the ear itself is stuck, or not yet there.
+        # In case the listener itself is stuck or has not started yet.
         with contextlib.suppress(ProcessLookupError):
             os.kill(child.process.pid, signal.SIGTERM)
 

@@ -1,0 +1,95 @@
+"""The `key=value` arguments of a command: checked against those it declares, and read with their types."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ablation.errors import UsageError
+
+if TYPE_CHECKING:
+    from ablation.tracking.store import Store
+
+STORE: Mapping[str, str] = {"uri": "", "artifacts": ""}
+"""Arguments of every command that reads or writes the tracking store; see Arguments.store."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """A command's arguments.
+
+    Attributes:
+        values: every declared key with its text, defaults included.
+        overrides: the other arguments, of a command that also takes what `ablation train` takes.
+    """
+
+    values: dict[str, str]
+    overrides: list[str]
+
+    @classmethod
+    def parse(
+        cls, command: str, arguments: list[str], defaults: Mapping[str, str | None], overrides: bool = False
+    ) -> Arguments:
+        """Check and split a command line.
+
+        Args:
+            defaults: the keys that the command knows; None marks a required one.
+            overrides: whether arguments with other keys are passed on to Hydra, not refused.
+
+        Raises:
+            UsageError: an unknown argument, or a required one is missing.
+        """
+        values = {key: value for key, value in defaults.items() if value is not None}
+        others: list[str] = []
+        for argument in arguments:
+            key, sign, value = argument.partition("=")
+            if sign and key in defaults:
+                values[key] = value
+            elif overrides:
+                others.append(argument)
+            else:
+                known = ", ".join(f"{name}=..." for name in defaults)
+                raise UsageError(f"ablation {command} {argument}: unknown argument; it takes {known}")
+        for key, default in defaults.items():
+            if default is None and not values.get(key):
+                raise UsageError(f"ablation {command}: {key}=... is missing")
+        return cls(values, others)
+
+    def text(self, key: str) -> str:
+        """The value as it was written."""
+        return self.values[key]
+
+    def flag(self, key: str) -> bool:
+        """true or false."""
+        if self.values[key] not in ("true", "false"):
+            raise UsageError(f"{key}={self.values[key]}: must be true or false")
+        return self.values[key] == "true"
+
+    def path(self, key: str) -> Path:
+        """A path that has a default or is required."""
+        return Path(self.values[key])
+
+    def optional_path(self, key: str) -> Path | None:
+        """A path; None where it is empty."""
+        return Path(self.values[key]) if self.values[key] else None
+
+    def whole_numbers(self, key: str) -> list[int]:
+        """'3,4,7' or '[3,4,7]' or '3-7' as numbers."""
+        numbers: list[int] = []
+        try:
+            for part in self.values[key].strip("[] ").split(","):
+                first, sign, last = part.strip().partition("-")
+                numbers += range(int(first), int(last) + 1) if sign else [int(first)]
+        except ValueError:
+            raise UsageError(
+                f"{key}={self.values[key]}: must be whole numbers such as 10,11,12 or 10-15"
+            ) from None
+        return numbers
+
+    def store(self) -> Store:
+        """The tracking store that uri= and artifacts= name, or the default one."""
+        from ablation.tracking.store import Store  # loads mlflow, which takes a second
+
+        return Store.of(self.values["uri"] or None, self.values["artifacts"] or None)
