@@ -160,6 +160,7 @@ def report(arguments: list[str]) -> int:
     from ablation.analyse.detections.run_files import RunArtifacts
     from ablation.analyse.report.report import write_report
     from ablation.files import safe_name
+    from ablation.records import metric_and_level
     from ablation.tracking.store import experiment_of, fetch_artifact, load_study
 
     args = Arguments.parse(
@@ -167,15 +168,15 @@ def report(arguments: list[str]) -> int:
     )
     partial, store = args.flag("partial"), args.store()
     study = load_study(store, args.text("study"))
-    declaration = study.declared[0] if study.declared else None
-    metric = args.text("metric") or (declaration.metric if declaration else "val/AP")
+    declared_metric, level = metric_and_level(study.declared)
+    metric = args.text("metric") or declared_metric
     ui = store.uri if store.uri.startswith("http") else "http://127.0.0.1:5000"
     experiment = experiment_of(store, args.text("study"))
     written = write_report(
         study,
         args.path("out") / safe_name(args.text("study")) / "report",
         metric=metric,
-        level=declaration.level if declaration else 0.95,
+        level=level,
         partial=partial,
         artifacts=RunArtifacts(study, lambda run_id, path: fetch_artifact(store, run_id, path)),
         checks=args.path("out") / "check",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,6 +77,10 @@ class PlannedRun:
     params: dict[str, str] = field(default_factory=dict)
 
 
+DEFAULT_METRIC, DEFAULT_LEVEL = "val/AP", 0.95
+"""What a study compares by, and the level of its intervals, where it declared nothing."""
+
+
 @dataclass(frozen=True)
 class Declaration:
     """What a study said about its own analysis, and when.
@@ -106,6 +111,17 @@ class Declaration:
         """From a row of plan.json, where the family is a list."""
         family = row.get("family")
         return cls(**{**row, "family": None if family is None else tuple(family)})
+
+
+def declaration_that_counts(declared: Sequence[Declaration]) -> Declaration | None:
+    """The first one: what was declared before the results were seen; None where nobody declared anything."""
+    return declared[0] if declared else None
+
+
+def metric_and_level(declared: Sequence[Declaration]) -> tuple[str, float]:
+    """What a study compares its arms by, and the level of its intervals: as declared, or the default."""
+    declaration = declaration_that_counts(declared)
+    return (DEFAULT_METRIC, DEFAULT_LEVEL) if declaration is None else (declaration.metric, declaration.level)
 
 
 @dataclass(frozen=True)

@@ -25,13 +25,13 @@ def load_view(study: str, *, metric: str | None = None, uri: str | None = None) 
 
     from ablation.analyse.detections.run_files import RunArtifacts
     from ablation.analyse.figures import study_view
+    from ablation.records import metric_and_level
     from ablation.tracking.store import Store, fetch_artifact, load_study
 
     store = Store.of(uri, None)
     record = load_study(store, study)
-    said = record.declared[0] if record.declared else None
-    metric = metric or (said.metric if said else "val/AP")
-    view = study_view(record, metric, said.level if said else 0.95)
+    declared_metric, level = metric_and_level(record.declared)
+    view = study_view(record, metric or declared_metric, level)
     artifacts = RunArtifacts(record, lambda run_id, path: fetch_artifact(store, run_id, path))
     return replace(view, artifacts=artifacts)
 
@@ -39,6 +39,6 @@ def load_view(study: str, *, metric: str | None = None, uri: str | None = None) 
 def load_runs(study: str, *, uri: str | None = None) -> pd.DataFrame:
     """One row per planned or recorded run: columns as in table.runs_table. Arguments as in load_view.
 
-    Only rows with `counts` are data: the others failed, diverged, are missing or were replaced.
+    Only rows with `valid` are data: the others failed, diverged, are missing or were replaced.
     """
     return load_view(study, uri=uri).runs

@@ -1,8 +1,8 @@
 """Successive halving: at each rung of epochs the arms that stand lowest are not trained further.
 
 For exploration only: what is left was chosen by looking, so a report gives no verdict after it. An arm
-is judged by the mean over its seeds, never by one seed, and BCE, to which the others are compared,
-is never pruned. A pruned run keeps its checkpoint and goes on when launched with halving.enabled=false.
+is judged by the mean over its seeds, never by one seed, and the BCE arms, to which the others are compared,
+are never pruned. A pruned run keeps its checkpoint and goes on when launched with halving.enabled=false.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def check_rungs(runs: Sequence[Prepared]) -> None:
     for arm, seeds in _by_arm(runs).items():
         if len(seeds) < 2:
             raise UsageError(
-                f"halving.enabled: arm {arm} has one seed; give at least two: one seed's luck ranks no arm"
+                f"halving.enabled: arm {arm} has one seed; give at least two: a single seed cannot rank arms"
             )
 
 
@@ -85,7 +85,7 @@ def prune(runs: Sequence[Prepared], rung: int, store: Store | None) -> list[Prep
         known = [value for value in values if value is not None]
         if len(known) == len(values):
             means[arm] = statistics.fmean(known)
-    protected = {arm for arm, members in arms.items() if _is_baseline(members[0].config.loss)}
+    protected = {arm for arm, members in arms.items() if _is_bce(members[0].config.loss)}
     ranked, below = losers(means, protected, settings.keep_one_in)
     best = ", ".join(f"{arm} {means[arm]:.3f}" for arm in ranked[: min(3, len(ranked) - len(below))])
     pruned = []
@@ -108,7 +108,7 @@ def _by_arm(runs: Sequence[Prepared]) -> dict[str, list[Prepared]]:
     return arms
 
 
-def _is_baseline(loss: ConfidenceLoss) -> bool:
+def _is_bce(loss: ConfidenceLoss) -> bool:
     return type(loss).name() == BASELINE_LOSS
 
 

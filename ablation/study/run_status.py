@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ablation.errors import StoreError, UsageError, one_line
-from ablation.records import PlannedRun
+from ablation.records import PlannedRun, metric_and_level
 from ablation.study.pace import Pace, makespan_s, pace_of
 from ablation.study.plan_file import plan_file, read_plan
 from ablation.tracking.run_folder import DONE_STATES, RunFolder
@@ -122,7 +122,7 @@ def study_status(out: Path, study: str) -> StudyStatus:
             )
         )
     plan = read_plan(path)
-    metric = plan.declared[-1].metric if plan.declared else "val/AP"
+    metric, _ = metric_and_level(plan.declared)
     paces: dict[str, Pace] = {}
     runs = [look(out, study, planned, metric, paces) for planned in plan.runs]
     planned_folders = {run.folder for run in runs}

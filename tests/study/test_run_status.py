@@ -14,9 +14,9 @@ from helpers.command import ablation, error_line
 from rich.console import Console
 
 from ablation.files import exclusive_lock, is_locked
-from ablation.records import PlannedRun
+from ablation.records import Declaration, PlannedRun, metric_and_level
 from ablation.study.pace import clock, makespan_s, pace_of
-from ablation.study.plan_file import extend_plan, plan_file
+from ablation.study.plan_file import extend_plan, plan_file, read_plan
 from ablation.study.run_status import RunStatus, run_status, study_status
 from ablation.study.terminal import status_table as show
 from ablation.study.terminal.progress import JobInfo, LiveTable
@@ -183,3 +183,12 @@ def test_runs_that_wait_alike_share_a_row() -> None:
     waiting = [RunStatus("bce", seed, str(seed), "to do", 0, 9) for seed in (0, 1, 2, 7)]
     lines = text_of(show.table(waiting, "val/AP"), 80)
     assert sum("to do" in text for text in lines) == 1 and any("0-2, 7" in text for text in lines)
+
+
+def test_status_compares_by_the_first_declaration_as_the_report_does(tmp_path: Path) -> None:
+    first, later = Declaration("val/AP50", 0.01, 0.9), Declaration("val/AP", 0.02, 0.95)
+    path = plan_file(tmp_path, "s")
+    for declaration in (first, later):
+        extend_plan(path, [PlannedRun("bce", 0, "k" * 64, "ablation train")], declaration)
+    assert study_status(tmp_path, "s").metric == "val/AP50"
+    assert metric_and_level(read_plan(path).declared) == ("val/AP50", 0.9)

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ablation.analyse.statistics import stats
+from ablation.analyse.tables.baseline import RunSetting, baseline_of
 from ablation.analyse.tables.records import params_of_arms, why_not_standing
 from ablation.analyse.tables.settings import (
     BASELINE_LOSS,
@@ -141,22 +142,14 @@ def setting_columns(table: pd.DataFrame) -> list[str]:
 
 
 def baseline_arm(runs: pd.DataFrame) -> str | None:
-    """The arm that the others are compared with: loss bce, pos_weight 1 or null.
-
-    Where several are that, those with the gain that most arms of other losses have; among them the
-    one named exactly 'bce', else the first by name. None where the study has no plain BCE.
-    """
-    plain = runs["loss"] == BASELINE_LOSS
-    if "loss.pos_weight" in runs.columns:
-        weight = runs["loss.pos_weight"]
-        plain &= weight.isna() | (weight == 1)
-    if plain.any():
-        others = runs[runs["loss"] != BASELINE_LOSS] if (runs["loss"] != BASELINE_LOSS).any() else runs[plain]
-        usual = others["gain"].mode()
-        same = plain & (runs["gain"] == usual.iloc[0])
-        plain = same if same.any() else plain
-    names = sorted(set(runs.loc[plain, "arm"]))
-    return BASELINE_LOSS if BASELINE_LOSS in names else next(iter(names), None)
+    """The arm that the others are compared with; see baseline.baseline_of."""
+    no_weight = pd.Series(math.nan, index=runs.index)
+    weights = runs["loss.pos_weight"] if "loss.pos_weight" in runs.columns else no_weight
+    rows = zip(runs["arm"], runs["loss"], weights, runs["gain"], strict=True)
+    return baseline_of(
+        RunSetting(str(arm), str(loss), None if pd.isna(weight) else weight, float(gain))
+        for arm, loss, weight, gain in rows
+    )
 
 
 def arms_table(runs: pd.DataFrame, metric: str, level: float = 0.95) -> pd.DataFrame:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ablation.analyse.figures import StudyView
 from ablation.analyse.tables.settings import BASELINE_LOSS
+from ablation.records import declaration_that_counts
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class DeclaredTerms:
 def declared_terms(view: StudyView, margin: float | None = None) -> DeclaredTerms:
     """The first declaration counts; `margin` is used only where it says nothing about the metric."""
     declared = view.study.declared
-    first = declared[0] if declared else None
+    first = declaration_that_counts(declared)
     remarks = []
     if first is None or first.metric != view.metric:
         if first is None:

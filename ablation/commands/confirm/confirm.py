@@ -19,7 +19,7 @@ from ablation.commands.confirm.choice import Choice, arguments, choice_file, fix
 from ablation.commands.confirm.verdict import Confirmation, Kept, confirm_verdict
 from ablation.errors import AblationError, UsageError
 from ablation.files import write_json
-from ablation.records import StudyRecord
+from ablation.records import StudyRecord, declaration_that_counts, metric_and_level
 from ablation.rng import generator
 from ablation.study import app
 from ablation.tracking.store import Store, load_study
@@ -56,18 +56,17 @@ def confirm(study: str, seeds: Sequence[int], out: Path, store: Store, extra: Se
         AblationError: a run failed.
     """
     record = load_study(store, study)
-    declared = record.declared[0] if record.declared else None
-    metric = declared.metric if declared is not None else "val/AP"
+    declared = declaration_that_counts(record.declared)
+    metric, level = metric_and_level(record.declared)
     if not metric.startswith("val/"):
         raise UsageError(f"study={study}: it compares {metric}; only a choice by val/... can be confirmed")
-    main = _finalists(record, metric, declared.level if declared is not None else 0.95)
+    main = _finalists(record, metric, level)
     used = {run.seed for run in record.runs} | {run.seed for run in record.planned}
     choice = fix_choice(out, study, (main.focal, main.bce), seeds, metric, used)
     app.main(arguments(choice, record.planned, out, extra))
     read_test(choice, out, store)
     fresh = load_study(store, choice.name)
     margin = declared.margin if declared is not None else None
-    level = declared.level if declared is not None else 0.95
     names = (main.comparison.setting, main.bce_setting)
     common = (choice, fresh, names, margin, level)
     val = _compare(*common, metric, VAL, main.comparison.difference)

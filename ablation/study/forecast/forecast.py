@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from ablation.config import AnalysisConfig
+from ablation.analyse.tables.baseline import RunSetting, baseline_of
+from ablation.config import AnalysisConfig, RunConfig
 from ablation.errors import StoreError
 from ablation.study.execute import Prepared
 from ablation.study.forecast.costs import Bytes, Cost, Shape, computed_bytes, device_of, earlier, needed_bytes
@@ -182,22 +183,16 @@ def _disk(
 def noise_of(runs: list[Prepared], metric: str) -> Noise | None:
     """From the last values of finished runs, each arm against the baseline on the same seeds.
 
-    The baseline is plain BCE: the arm named bce, or the first by name whose loss is bce without a
-    weight of its own.
+    The baseline is that of the report, see analyse.tables.baseline.
     """
     values: dict[str, dict[int, float]] = {}
-    plain = set()
     for run in runs:
-        arm = str(run.config.arm)
-        loss: Any = run.config.loss
-        if type(loss).name() == "bce" and getattr(loss, "pos_weight", None) in (None, 1.0):
-            plain.add(arm)
         value = _final(run.folder, metric)
         if value is not None:
-            values.setdefault(arm, {})[run.config.seed] = value
-    if not plain:
+            values.setdefault(str(run.config.arm), {})[run.config.seed] = value
+    baseline = baseline_of(_setting(run.config) for run in runs)
+    if baseline is None:
         return None
-    baseline = "bce" if "bce" in plain else min(plain)
     reference = values.get(baseline, {})
     squares, freedom, pairs, arms = 0.0, 0, 0, 0
     for arm, found in values.items():
@@ -208,6 +203,12 @@ def noise_of(runs: list[Prepared], metric: str) -> Noise | None:
             pairs += len(differences)
             arms += 1
     return Noise((squares / freedom) ** 0.5, pairs, arms) if freedom else None
+
+
+def _setting(config: RunConfig) -> RunSetting:
+    weight = getattr(config.loss, "pos_weight", None)
+    gain = config.criterion.confidence_gain
+    return RunSetting(str(config.arm), type(config.loss).name(), weight, gain)
 
 
 def _final(folder: RunFolder, metric: str) -> float | None:
