@@ -16,12 +16,6 @@ def cxcywh_to_xyxy(boxes_cxcywh: Tensor) -> Tensor:
     return torch.cat([centre - half, centre + half], dim=-1)
 
 
-def xyxy_to_cxcywh(boxes_xyxy: Tensor) -> Tensor:
-    """(..., 4) corners -> (..., 4) centre and size, in the same unit."""
-    low, high = boxes_xyxy[..., :2], boxes_xyxy[..., 2:4]
-    return torch.cat([(low + high) / 2, high - low], dim=-1)
-
-
 def area(boxes_xyxy: Tensor) -> Tensor:
     """(..., 4) -> (...): width times height; a box with x2 < x1 has area 0."""
     size = (boxes_xyxy[..., 2:4] - boxes_xyxy[..., :2]).clamp(min=0)

@@ -2,7 +2,7 @@
 
 
 class AblationError(Exception):
-    """Something failed that the user can understand and mend. PlottedArm as one line, without traceback.
+    """Something failed that the user can understand and fix. Printed as one line, without a traceback.
 
     The message names the file or the key, what was found there, and what would be right.
     """
@@ -32,13 +32,13 @@ class Diverged(AblationError):
     """The loss or a gradient became non-finite. A result of the study, not a fault of the program."""
 
 
-def require(fine: bool, key: str, found: object, must_be: str) -> None:
-    """Raise ValueError "key: found ..., must be ..." unless `fine`; the caller adds the key's group.
+def require(valid: bool, key: str, value: object, must_be: str) -> None:
+    """Raise ValueError "key: found ..., must be ..." unless `valid`; the caller adds the key's group.
 
     Compare so that NaN fails: `0 <= x <= 1`, never `not x < 0`.
     """
-    if not fine:
-        raise ValueError(f"{key}: found {found!r}, must be {must_be}")
+    if not valid:
+        raise ValueError(f"{key}: found {value!r}, must be {must_be}")
 
 
 def one_line(text: object, limit: int = 600) -> str:

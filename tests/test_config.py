@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig
 
 from ablation import config as configuration
@@ -69,7 +70,7 @@ def test_wrong_values_are_refused_in_one_line_that_names_the_key(override: str, 
 
 
 def test_hydra_itself_refuses_a_wrong_type_in_the_spine() -> None:
-    with pytest.raises(Exception, match=r"train\.epochs"):
+    with pytest.raises(ConfigCompositionException, match=r"train\.epochs"):
         composed("train.epochs=abc")
 
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from ablation.data.dataset import Image
-from ablation.data.images import SUFFIXES, read_image
+from ablation.data.decode import SUFFIXES, read_image
 from ablation.data.letterbox import Letterbox, letterbox
-from ablation.data.picture import draw_boxes, write_image
+from ablation.data.visualise import draw_boxes, write_image
 from ablation.errors import DataError, UsageError
 from ablation.files import write_json
 from ablation.machine import resolve_device

@@ -77,9 +77,9 @@ class OptimConfig:
     def __post_init__(self) -> None:
         require(self.name in ("sgd", "adamw"), "name", self.name, "sgd or adamw")
         require(self.lr > 0, "lr", self.lr, "> 0")
-        require(self.reference_batch is None or self.reference_batch >= 1, "reference_batch",
-                self.reference_batch, ">= 1, or null")  # fmt: skip
-        for name in ("lr_low", "lr_high"):
+        batch = self.reference_batch
+        require(batch is None or batch >= 1, "reference_batch", batch, ">= 1, or null")
+        for name in ("lr_low", "lr_high", "clip_norm"):
             value = getattr(self, name)
             require(value is None or value > 0, name, value, "> 0, or null")
         if self.lr_low is not None and self.lr_high is not None:
@@ -89,18 +89,15 @@ class OptimConfig:
         require(self.schedule in ("cosine", "steps"), "schedule", self.schedule, "cosine or steps")
         require(0 <= self.lr_min_share <= 1, "lr_min_share", self.lr_min_share, "in [0, 1]")
         require(0 <= self.flat_share < 1, "flat_share", self.flat_share, "in [0, 1)")
-        rising = [0.0, *self.milestones, 1.0]
-        require(all(a < b for a, b in itertools.pairwise(rising)), "milestones", self.milestones,
-                "rising numbers in (0, 1)")  # fmt: skip
+        rising = all(a < b for a, b in itertools.pairwise([0.0, *self.milestones, 1.0]))
+        require(rising, "milestones", self.milestones, "rising numbers in (0, 1)")
         require(0 < self.factor <= 1, "factor", self.factor, "in (0, 1]")
         require(self.warmup_epochs >= 0, "warmup_epochs", self.warmup_epochs, ">= 0")
-        require(self.warmup_share is None or 0 <= self.warmup_share <= 1, "warmup_share",
-                self.warmup_share, "in [0, 1], or null")  # fmt: skip
-        require(self.warmup_steps is None or self.warmup_steps >= 0, "warmup_steps", self.warmup_steps,
-                ">= 0, or null")  # fmt: skip
+        share, steps = self.warmup_share, self.warmup_steps
+        require(share is None or 0 <= share <= 1, "warmup_share", share, "in [0, 1], or null")
+        require(steps is None or steps >= 0, "warmup_steps", steps, ">= 0, or null")
         require(0 <= self.warmup_start <= 1, "warmup_start", self.warmup_start, "in [0, 1]")
         require(0 < self.warmup_power < float("inf"), "warmup_power", self.warmup_power, "> 0 and finite")
-        require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", self.clip_norm, "> 0, or null")
 
 
 @dataclass
@@ -152,24 +149,29 @@ class TrainConfig:
     stop_after: int | None = field(default=None, metadata=NOT_IDENTITY)
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "eval_every", "eval_batch_size", "checkpoint_every",
-                     "max_detections"):  # fmt: skip
+        for name in ("epochs", "batch_size", "eval_every", "eval_batch_size"):
             require(getattr(self, name) >= 1, name, getattr(self, name), ">= 1")
-        require(self.size_px >= 32 and self.size_px % 32 == 0, "size_px", self.size_px,
-                "a multiple of 32")  # fmt: skip
+        for name in ("checkpoint_every", "max_detections"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), ">= 1")
+        require(_fits_strides(self.size_px), "size_px", self.size_px, "a multiple of 32")
         sizes = self.multi_scale
-        require(sizes is None or (len(sizes) > 0 and all(px >= 32 and px % 32 == 0 for px in sizes)),
-                "multi_scale", sizes, "a list of multiples of 32, or null")  # fmt: skip
-        require(self.precision in ("auto", "fp32", "bf16"), "precision", self.precision,
-                "auto, fp32 or bf16")  # fmt: skip
-        require(self.ema_decay is None or 0 <= self.ema_decay < 1, "ema_decay", self.ema_decay,
-                "in [0, 1), or null")  # fmt: skip
+        usable = sizes is None or (len(sizes) > 0 and all(_fits_strides(size_px) for size_px in sizes))
+        require(usable, "multi_scale", sizes, "a list of multiples of 32, or null")
+        precisions = ("auto", "fp32", "bf16")
+        require(self.precision in precisions, "precision", self.precision, "auto, fp32 or bf16")
+        decay = self.ema_decay
+        require(decay is None or 0 <= decay < 1, "ema_decay", decay, "in [0, 1), or null")
         require(0 <= self.score_threshold < 1, "score_threshold", self.score_threshold, "in [0, 1)")
         require(0 < self.nms_iou <= 1, "nms_iou", self.nms_iou, "in (0, 1]")
         require(self.workers >= 0, "workers", self.workers, ">= 0")
-        require(self.threads is None or self.threads >= 1, "threads", self.threads, ">= 1, or null")
-        require(self.stop_after is None or self.stop_after >= 1, "stop_after", self.stop_after,
-                ">= 1, or null")  # fmt: skip
+        for name in ("threads", "stop_after"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, name, value, ">= 1, or null")
+
+
+def _fits_strides(size_px: int) -> bool:
+    """Whether the network's largest stride, 32 px, divides an input's side."""
+    return size_px >= 32 and size_px % 32 == 0
 
 
 @dataclass

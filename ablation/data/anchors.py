@@ -130,12 +130,12 @@ def _spread(sizes: Sizes, count: int, rng: np.random.Generator) -> Sizes:
 
 def _lloyd(sizes: Sizes, centres: Sizes) -> tuple[float, Sizes]:
     """Mean best IoU and centres, the best that were met on the way."""
-    kept = (-1.0, centres)
+    best_fit = (-1.0, centres)
     former: NDArray[np.int64] | None = None
     for _ in range(_ITERATIONS):
         best, which = _best(sizes, centres)
-        if best.mean() > kept[0]:
-            kept = (float(best.mean()), centres)
+        if best.mean() > best_fit[0]:
+            best_fit = (float(best.mean()), centres)
         if former is not None and np.array_equal(which, former):
             break
         former = which
@@ -143,7 +143,7 @@ def _lloyd(sizes: Sizes, centres: Sizes) -> tuple[float, Sizes]:
         sums = np.stack([np.bincount(which, sizes[:, axis], len(centres)) for axis in (0, 1)], axis=1)
         # A cluster that lost all its boxes keeps its centre.
         centres = np.where(number > 0, sums / np.maximum(number, 1), centres)
-    return kept
+    return best_fit
 
 
 def _best(sizes: Sizes, anchors: Sizes) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -162,8 +162,8 @@ def _on_disk(split: Split, path: Path) -> Pixels:
     needed = starts(split.examples)[-1]
     try:
         while not _whole(path, needed):
-            with exclusive_lock(path.with_suffix(".lock")) as mine:
-                if not mine:
+            with exclusive_lock(path.with_suffix(".lock")) as locked:
+                if not locked:
                     time.sleep(0.1)
                     continue
                 if not _whole(path, needed):

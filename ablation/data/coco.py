@@ -14,10 +14,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, TypeGuard
 
 from ablation.data.dataset import Fault
+from ablation.data.decode import SUFFIXES
 from ablation.data.file_source import FileSource, Reader, leaves, open_root, there_is
-from ablation.data.files_split import RawBox, RawExample
-from ablation.data.images import SUFFIXES
-from ablation.data.splits import SplitName
+from ablation.data.file_split import RawBox, RawExample
+from ablation.data.hash_split import SplitName
 from ablation.errors import DataError, UsageError, require
 
 _NO_BOX = "has a segmentation but no bbox; boxes are read from bbox alone"
@@ -109,8 +109,8 @@ def _load(path: Path, key: str, root: Path) -> _File:
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
-        found = sorted(str(other.relative_to(root)) for other in root.glob("**/*.json"))[:8]
-        raise UsageError(f"{key}: no file {path}; there is: {', '.join(found) or 'no .json'}") from None
+        candidates = sorted(str(other.relative_to(root)) for other in root.glob("**/*.json"))[:8]
+        raise UsageError(f"{key}: no file {path}; there is: {', '.join(candidates) or 'no .json'}") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
@@ -227,8 +227,8 @@ def _stem(name: str) -> str:
 
 
 def _few(categories: dict[int, str]) -> str:
-    shown = ", ".join(f"{key} ({name})" for key, name in list(categories.items())[:8])
-    return shown + (", ..." if len(categories) > 8 else "")
+    listed = ", ".join(f"{key} ({name})" for key, name in list(categories.items())[:8])
+    return listed + (", ..." if len(categories) > 8 else "")
 
 
 def _whole(value: object) -> TypeGuard[int]:

@@ -16,8 +16,8 @@ from typing import Any
 
 from ablation.data.cache import MODES, cached
 from ablation.data.dataset import DataSource, DetectionData, Fault, Split
-from ablation.data.files_split import BAD_BOXES, RawExample, build_split
-from ablation.data.splits import SplitName, take
+from ablation.data.file_split import BAD_BOXES, RawExample, build_split
+from ablation.data.hash_split import SplitName, take
 from ablation.errors import UsageError, require
 
 NOT_IDENTITY: dict[str, Any] = {"identity": False}
@@ -62,7 +62,7 @@ class FileSource(DataSource):
     Attributes:
         root: folder of the data set.
         val_share, test_share: where the data set has no such split, this share of the train images
-            becomes it, by a hash of the file's name (see splits.py); 0: none. test_share is a share
+            becomes it, by a hash of the file's name (see hash_split.py); 0: none. test_share is a share
             of all train images, val_share of those that test has left. No part of a run's identity
             by themselves: which images they leave is in the data set's fingerprint.
         skip_damaged: leave out (and count) images that, or whose annotations, cannot be read.
@@ -116,7 +116,7 @@ class FileSource(DataSource):
             split.faults.extend(_shared(reader, parts, other, "test"))
         return split
 
-    def _parts(self, reader: Reader, wanted: Sequence[SplitName]) -> dict[SplitName, list[RawExample]]:
+    def _parts(self, reader: Reader, splits: Sequence[SplitName]) -> dict[SplitName, list[RawExample]]:
         """The images of each split wanted: its own, or drawn from train."""
         shares: dict[SplitName, float] = {"val": self.val_share, "test": self.test_share}
         for split, share in shares.items():
@@ -132,9 +132,11 @@ class FileSource(DataSource):
             )
         train = reader.read("train")
         parts: dict[SplitName, list[RawExample]] = {}
-        for split in wanted:
-            own = split != "train" and reader.has(split)
-            parts[split] = reader.read(split) if own else take(train, split, self.val_share, self.test_share)
+        for split in splits:
+            has_split = split != "train" and reader.has(split)
+            parts[split] = (
+                reader.read(split) if has_split else take(train, split, self.val_share, self.test_share)
+            )
         parts["train"] = reader.for_training(parts["train"])
         return parts
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ablation.data.cache import MODES, cached
 from ablation.data.dataset import DataSource, DetectionData, Example, Fault, Image, Split
-from ablation.data.drawing import NAMES, Scene, compose, draw
+from ablation.data.shapes_drawing import NAMES, Scene, compose, draw
 from ablation.errors import require
 from ablation.files import canonical_json, sha256_text
 from ablation.rng import generator
@@ -220,8 +220,8 @@ class ShapesSplit(Split):
         kinds = (("label missing", missing), ("label spurious", spurious), ("label displaced", moved))
         for what, flags in kinds:
             self.faults.extend(Fault(name, what, "injected") for _ in range(int(flags.sum())))
-        kept = np.where(moved[:, None], jittered, boxes)[~missing]
+        remaining = np.where(moved[:, None], jittered, boxes)[~missing]
         return (
-            np.concatenate([kept, extra[spurious]]).astype(np.float32),
+            np.concatenate([remaining, extra[spurious]]).astype(np.float32),
             np.concatenate([labels[~missing], drawn_labels[spurious]]).astype(np.int64),
         )

@@ -18,10 +18,10 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
+from ablation.data.decode import SUFFIXES
 from ablation.data.file_source import FileSource, Reader, leaves, open_root, there_is, use_ignored
-from ablation.data.files_split import RawBox, RawExample
-from ablation.data.images import SUFFIXES
-from ablation.data.splits import SplitName
+from ablation.data.file_split import RawBox, RawExample
+from ablation.data.hash_split import SplitName
 from ablation.errors import DataError, UsageError, require
 
 _FOLDERS = ("Annotations", "JPEGImages", "ImageSets/Main")
@@ -106,11 +106,11 @@ class _VocReader(Reader):
 
 
 def _images(folder: Path) -> dict[str, list[Path]]:
-    found: dict[str, list[Path]] = {}
+    paths: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in SUFFIXES:
-            found.setdefault(path.stem, []).append(path)
-    return found
+            paths.setdefault(path.stem, []).append(path)
+    return paths
 
 
 def _stems(root: Path, key: str, name: str) -> list[str]:
@@ -118,8 +118,8 @@ def _stems(root: Path, key: str, name: str) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
-        there = ", ".join(sorted(other.stem for other in path.parent.glob("*.txt"))) or "nothing"
-        raise UsageError(f"data.{key}: no file {path}; there is: {there}") from None
+        available = ", ".join(sorted(other.stem for other in path.parent.glob("*.txt"))) or "nothing"
+        raise UsageError(f"data.{key}: no file {path}; there is: {available}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as a list of image names: {error}") from error
     stems: dict[str, int] = {}
@@ -161,8 +161,8 @@ def _read_annotation(root: Path, stem: str, images: Sequence[Path]) -> RawExampl
     if leaves(filename) and filename:
         return damaged(f"names the image {filename!r}, which leads out of the data set")
     if not images:
-        wanted = "/".join(f"{stem}{suffix}" for suffix in SUFFIXES)
-        return damaged(f"has no image: JPEGImages holds none of {wanted}")
+        candidates = "/".join(f"{stem}{suffix}" for suffix in SUFFIXES)
+        return damaged(f"has no image: JPEGImages holds none of {candidates}")
     if len(images) > 1:
         return damaged(f"has {len(images)} images: {', '.join(other.name for other in images)}; keep one")
     boxes = [_read_object(element, number) for number, element in enumerate(tree.findall("object"), start=1)]

@@ -16,10 +16,10 @@ from typing import Any, ClassVar
 import yaml
 
 from ablation.data.dataset import Fault
+from ablation.data.decode import SUFFIXES
 from ablation.data.file_source import FileSource, Reader, leaves, open_root, there_is
-from ablation.data.files_split import RawBox, RawExample
-from ablation.data.images import SUFFIXES
-from ablation.data.splits import SplitName
+from ablation.data.file_split import RawBox, RawExample
+from ablation.data.hash_split import SplitName
 from ablation.errors import DataError, UsageError, require
 
 _UNREAD_SUFFIXES = (".bmp", ".dng", ".gif", ".heic", ".jp2", ".mpo", ".tif", ".tiff", ".webp")
@@ -84,12 +84,12 @@ class _YoloReader(Reader):
                 raise DataError(f"{self.path}: {split}: found {value!r}, must be {must}")
             place = self._find(entry, split)
             if place.is_dir():
-                found = _in_folder(place, faults)
+                files = _in_folder(place, faults)
             elif place.suffix == ".txt":
-                found = self._in_list(place)
+                files = self._in_list(place)
             else:
                 raise DataError(f"{self.path}: {split}: {place} is neither a folder nor a .txt file")
-            for name, path in found:
+            for name, path in files:
                 if name in images and images[name] == path:
                     raise DataError(f"{self.path}: {split}: {path} is there twice; list an image once")
                 if name in images:
@@ -159,7 +159,7 @@ class _YoloReader(Reader):
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{path}: cannot be read as a list of images: {error}") from error
         base = self.root / str(self.content.get("path") or ".")
-        found = []
+        images = []
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
@@ -172,16 +172,16 @@ class _YoloReader(Reader):
                 raise DataError(f"{path}: line {number}: {text!r} leads out of the data set ({self.root})")
             # A file that is nowhere is reported as a missing image, which skip_damaged may leave out.
             image = next((image for image in inside if image.exists()), inside[0])
-            found.append((image.stem, image))
-        return found
+            images.append((image.stem, image))
+        return images
 
 
 def _load(path: Path, root: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
-        found = ", ".join(sorted(other.name for other in root.glob("*.y*ml"))) or there_is(root)
-        raise UsageError(f"data.file: no file {path}; there is: {found}") from None
+        candidates = ", ".join(sorted(other.name for other in root.glob("*.y*ml"))) or there_is(root)
+        raise UsageError(f"data.file: no file {path}; there is: {candidates}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
     except (yaml.YAMLError, RecursionError) as error:

@@ -22,8 +22,9 @@ class BCE(ConfidenceLoss):
     pos_weight: float | None = None
 
     def __post_init__(self) -> None:
-        require(self.pos_weight is None or 0 < self.pos_weight < float("inf"),
-                "pos_weight", self.pos_weight, "> 0 and finite, or null")  # fmt: skip
+        weight = self.pos_weight
+        valid = weight is None or 0 < weight < float("inf")
+        require(valid, "pos_weight", weight, "> 0 and finite, or null")
 
     def __call__(self, objectness_logits: Tensor, targets: ConfidenceTargets) -> Tensor:
         loss = cross_entropy(signed_logit(objectness_logits, targets.objectness))

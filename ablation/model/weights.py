@@ -70,16 +70,16 @@ def load_weights(detector: Detector, path: Path | str, load_heads: bool = False)
     with path.open("rb") as file:
         start = file.read(16)
     if start[:4] == b"PK\x03\x04" or start[:1] == b"\x80":
-        found = _read_state_dict(path)
+        state_dict = _read_state_dict(path)
     elif looks_like_darknet(start):
-        found = read_darknet(detector, path)
+        state_dict = read_darknet(detector, path)
     elif not start:
         raise DataError(
             f"{path}: an empty file; a PyTorch state dict or a Darknet weights file would be right"
         )
     else:
         raise DataError(f"{path}: neither a PyTorch state dict nor a Darknet weights file")
-    return _assign(detector, found, path, load_heads)
+    return _assign(detector, state_dict, path, load_heads)
 
 
 def state_dict_of(detector: Detector) -> dict[str, Tensor]:
@@ -98,7 +98,7 @@ def write_state_dict(detector: Detector, path: Path) -> None:
 def _read_state_dict(path: Path) -> dict[str, Tensor]:
     """The tensors of a pickled state dict, unwrapped, without a `module.` prefix."""
     try:
-        found: Any = torch.load(path, map_location="cpu", weights_only=True)
+        state_dict: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file raises almost anything, from EOFError to KeyError
         if "weights_only" in str(error) or "Unsupported global" in str(error):
             raise DataError(
@@ -109,26 +109,26 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
             f"{path}: a PyTorch file that is cut off or damaged: {one_line(error, 80)}; fetch it again"
         ) from error
     for wrapper in WRAPPERS:
-        if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
-            found = found[wrapper]
+        if isinstance(state_dict, Mapping) and isinstance(state_dict.get(wrapper), Mapping):
+            state_dict = state_dict[wrapper]
             break
-    if not isinstance(found, Mapping) or not found:
-        raise DataError(f"{path}: holds a {type(found).__name__}, not a state dict")
-    for key, value in found.items():
+    if not isinstance(state_dict, Mapping) or not state_dict:
+        raise DataError(f"{path}: holds a {type(state_dict).__name__}, not a state dict")
+    for key, value in state_dict.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise DataError(f"{path}: '{one_line(key, 80)}' is a {type(value).__name__}, not a tensor")
-    if all(key.startswith("module.") for key in found):
-        found = {key.removeprefix("module."): value for key, value in found.items()}
-    return dict(found)
+    if all(key.startswith("module.") for key in state_dict):
+        state_dict = {key.removeprefix("module."): value for key, value in state_dict.items()}
+    return dict(state_dict)
 
 
-def _assign(detector: Detector, found: dict[str, Tensor], path: Path, load_heads: bool) -> LoadReport:
+def _assign(detector: Detector, state_dict: dict[str, Tensor], path: Path, load_heads: bool) -> LoadReport:
     """Check everything, then copy."""
     slots = detector.darknet_convs()
     network = {key: live for slot in slots for key, live in slot.tensors()}
     ends = {key for slot in slots if slot.ends_head for key, _ in slot.tensors()}
     refused: dict[str, str] = {}
-    for key, value in found.items():
+    for key, value in state_dict.items():
         live = network.get(key)
         if live is None:
             raise DataError(f"{path}: another architecture: this network has no '{key}'")
@@ -147,24 +147,26 @@ def _assign(detector: Detector, found: dict[str, Tensor], path: Path, load_heads
                 f"{path}: another architecture, width or depth: '{key}' is {tuple(value.shape)}, "
                 f"this network's is {tuple(live.shape)}"
             )
-    _require_whole(detector, found, path)
-    taken = [key for key in network if key in found and key not in refused]
+    _require_whole(detector, state_dict, path)
+    taken = [key for key in network if key in state_dict and key not in refused]
     with torch.no_grad():
         for key in taken:
-            network[key].copy_(found[key])
-    left = tuple(key for key in network if key not in found and not key.endswith(COUNTER))
+            network[key].copy_(state_dict[key])
+    left = tuple(key for key in network if key not in state_dict and not key.endswith(COUNTER))
     return LoadReport(str(path), tuple(taken), left, refused)
 
 
-def _require_whole(detector: Detector, found: dict[str, Tensor], path: Path) -> None:
+def _require_whole(detector: Detector, state_dict: dict[str, Tensor], path: Path) -> None:
     """Refuse a file that holds only a part of the network, unless it is the published part."""
     # A file from before PyTorch 0.4.1, and any of Darknet's, has no counters of batches.
     keys = [
         [key for key, _ in slot.tensors() if not key.endswith(COUNTER)] for slot in detector.darknet_convs()
     ]
     first = {key for slot in keys[: detector.darknet_partial_convs] for key in slot}
-    lacking = [key for slot in keys for key in slot if key not in found]
-    only_the_first = all(key in first or key.endswith(COUNTER) for key in found) and first <= found.keys()
+    lacking = [key for slot in keys for key in slot if key not in state_dict]
+    only_the_first = (
+        all(key in first or key.endswith(COUNTER) for key in state_dict) and first <= state_dict.keys()
+    )
     if lacking and not only_the_first:
         raise DataError(
             f"{path}: another architecture or an incomplete file: "

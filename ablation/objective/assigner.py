@@ -32,8 +32,8 @@ class AssignerConfig:
 
     def __post_init__(self) -> None:
         require(0 < self.ignore_iou <= 1, "ignore_iou", self.ignore_iou, "in (0, 1]")
-        require(self.match_iou is None or 0 < self.match_iou < 1,
-                "match_iou", self.match_iou, "in (0, 1), or null")  # fmt: skip
+        threshold = self.match_iou
+        require(threshold is None or 0 < threshold < 1, "match_iou", threshold, "in (0, 1), or null")
 
 
 @dataclass(frozen=True)
@@ -100,21 +100,21 @@ class Assigner:
         """
         batch, objects, _ = boxes_cxcywh_px.shape
         pairs = self._head.numel()
-        wanted = self._wanted_anchors(boxes_cxcywh_px, present)
+        claimed = self._claimed_anchors(boxes_cxcywh_px, present)
         cell = self._cells(boxes_cxcywh_px, grid).flatten(1)
-        wanted = wanted.flatten(1)
+        claimed = claimed.flatten(1)
 
         # The later box wins a cell: matches are numbered in the order of the boxes.
         number = torch.arange(objects * pairs, device=cell.device).expand(batch, -1)
         winner = torch.full(predicted_cxcywh_px.shape[:2], -1, device=cell.device)
-        winner.scatter_reduce_(1, cell, torch.where(wanted, number, -1), "amax")
+        winner.scatter_reduce_(1, cell, torch.where(claimed, number, -1), "amax")
         winner_of = winner.gather(1, cell)
-        matched = wanted & (winner_of == number)
+        matched = claimed & (winner_of == number)
 
         count = self.layout.num_classes
         classes = torch.zeros(batch, objects * pairs * count, device=cell.device)
         label = labels[:, :, None].expand(-1, -1, pairs).flatten(1)
-        classes.scatter_reduce_(1, winner_of.clamp(min=0) * count + label, wanted.float(), "amax")
+        classes.scatter_reduce_(1, winner_of.clamp(min=0) * count + label, claimed.float(), "amax")
 
         positive = winner >= 0
         overlap = self._best_overlap(predicted_cxcywh_px, boxes_cxcywh_px, present, grid)
@@ -126,18 +126,18 @@ class Assigner:
             head=self._head.repeat(objects),
             positive=positive,
             ignored=(overlap > self.config.ignore_iou) & ~positive,
-            lost=wanted.sum() - matched.sum(),
+            lost=claimed.sum() - matched.sum(),
         )
 
-    def _wanted_anchors(self, boxes: Tensor, present: Tensor) -> Tensor:
+    def _claimed_anchors(self, boxes: Tensor, present: Tensor) -> Tensor:
         """(batch, objects, pairs) bool: which anchors each box asks for."""
         overlap = shape_iou(boxes[:, :, None, 2:4], self._anchors_px)
         overlap = torch.where(self._served, overlap, -1.0)
         best = overlap.argmax(-1, keepdim=True)
-        wanted = best == self._anchor
+        claimed = best == self._anchor
         if self.config.match_iou is not None:
-            wanted = wanted | (overlap[..., self._anchor] > self.config.match_iou)
-        return wanted & present[:, :, None]
+            claimed = claimed | (overlap[..., self._anchor] > self.config.match_iou)
+        return claimed & present[:, :, None]
 
     def _cells(self, boxes: Tensor, grid: CellGrid) -> Tensor:
         """(batch, objects, pairs) int64: the cell that holds each box's centre, for each anchor."""

@@ -100,7 +100,7 @@ class DeclaredTerms(NamedTuple):
     box: Tensor
     classes: Tensor
     confidence: Tensor
-    found: Assignment
+    assignment: Assignment
     targets: ConfidenceTargets
 
 
@@ -119,8 +119,9 @@ class Criterion:
     def __init__(
         self, config: CriterionConfig, loss: ConfidenceLoss, layout: HeadLayout, assigner: Assigner
     ) -> None:
-        require(len(config.balance) >= len(layout.masks), "balance", config.balance,
-                f"a list with a weight for each of the {len(layout.masks)} heads")  # fmt: skip
+        heads = len(layout.masks)
+        weights = f"a list with a weight for each of the {heads} heads"
+        require(len(config.balance) >= heads, "balance", config.balance, weights)
         self.config = config
         self.loss = loss
         self.layout = layout
@@ -142,15 +143,15 @@ class Criterion:
             outputs: the network's heads, (batch, anchors * (5 + classes), rows, columns) each.
         """
         raw = flatten_outputs(outputs, self.layout)
-        box, classes, confidence, found, _ = self.terms(raw, boxes_cxcywh_px, labels, present, grid)
+        box, classes, confidence, assignment, _ = self.terms(raw, boxes_cxcywh_px, labels, present, grid)
         return LossParts(
             total=box + classes + confidence,
             box=box.detach(),
             classes=classes.detach(),
             confidence=confidence.detach(),
-            positives=found.matched.sum(),
-            ignored=found.ignored.sum(),
-            lost=found.lost,
+            positives=assignment.matched.sum(),
+            ignored=assignment.ignored.sum(),
+            lost=assignment.lost,
         )
 
     def terms(
@@ -162,21 +163,21 @@ class Criterion:
             raw: (batch, cells, 5 + classes), see flatten_outputs.
         """
         predicted = decode_boxes(raw, grid)
-        found = self.assigner(boxes_cxcywh_px, labels, present, predicted.detach(), grid)
-        heads = F.one_hot(found.head, len(self.layout.masks)).to(raw.dtype)
-        count = self._count(found.matched.to(raw.dtype).sum(0) @ heads, raw.shape[0])
+        assignment = self.assigner(boxes_cxcywh_px, labels, present, predicted.detach(), grid)
+        heads = F.one_hot(assignment.head, len(self.layout.masks)).to(raw.dtype)
+        count = self._count(assignment.matched.to(raw.dtype).sum(0) @ heads, raw.shape[0])
 
-        overlap, quality = self._overlap(predicted, found)
-        box = (torch.where(found.matched, 1 - overlap, 0.0).sum(0) @ heads) / count
-        classes = (self._classes(raw, found).sum(0) @ heads) / count
-        targets = self._targets(found, quality)
+        overlap, quality = self._overlap(predicted, assignment)
+        box = (torch.where(assignment.matched, 1 - overlap, 0.0).sum(0) @ heads) / count
+        classes = (self._classes(raw, assignment).sum(0) @ heads) / count
+        targets = self._targets(assignment, quality)
         confidence = self._confidence(self.loss, raw[..., OBJECTNESS], targets, grid)
 
         return DeclaredTerms(
             box=self.config.box_gain * box.sum(),
             classes=self.config.class_gain * classes.sum(),
             confidence=self.gain * confidence,
-            found=found,
+            assignment=assignment,
             targets=targets,
         )
 
@@ -186,8 +187,8 @@ class Criterion:
     ) -> ConfidenceTargets:
         """What the confidence loss is told about a batch, (batch, cells) each."""
         predicted = decode_boxes(raw, grid)
-        found = self.assigner(boxes_cxcywh_px, labels, present, predicted, grid)
-        return self._targets(found, self._overlap(predicted, found)[1])
+        assignment = self.assigner(boxes_cxcywh_px, labels, present, predicted, grid)
+        return self._targets(assignment, self._overlap(predicted, assignment)[1])
 
     def calibrate(self, batches: Iterable[CalibrationBatch], grid: CellGrid) -> float:
         """Measure the gain of match_bce and keep it: sum |dL_bce/dz| / sum |dL_arm/dz|.
@@ -199,7 +200,7 @@ class Criterion:
         Returns:
             The constant, 1 for BCE itself.
         """
-        bce, own = 0.0, 0.0
+        bce, loss_gradient = 0.0, 0.0
         for outputs, boxes, labels, present in batches:
             raw = flatten_outputs(outputs, self.layout).detach()
             targets = self.targets(raw, boxes, labels, present, grid)
@@ -209,11 +210,16 @@ class Criterion:
                 assert logits.grad is not None
                 size = float(logits.grad.abs().sum())
                 if loss is self.loss:
-                    own += size
+                    loss_gradient += size
                 else:
                     bce += size
-        require(own > 0, "match_bce", own, "used with a loss whose gradient is not 0 everywhere")
-        self.calibration = bce / own
+        require(
+            loss_gradient > 0,
+            "match_bce",
+            loss_gradient,
+            "used with a loss whose gradient is not 0 everywhere",
+        )
+        self.calibration = bce / loss_gradient
         return self.calibration
 
     def _count(self, per_head: Tensor, images: int) -> Tensor:
@@ -222,25 +228,25 @@ class Criterion:
             return torch.full_like(per_head, float(images))
         return (per_head if self.config.by_scale else per_head.sum().expand_as(per_head)).clamp(min=1)
 
-    def _overlap(self, predicted: Tensor, found: Assignment) -> tuple[Tensor, Tensor]:
+    def _overlap(self, predicted: Tensor, assignment: Assignment) -> tuple[Tensor, Tensor]:
         """(batch, M) CIoU of each match, and the (batch, cells) detached IoU at positives."""
-        at = predicted.gather(1, found.cell[..., None].expand(-1, -1, 4))
-        complete, plain = ciou(at, found.boxes_cxcywh_px, self.config.detach_tradeoff)
-        quality = torch.zeros(found.positive.shape, device=predicted.device)
-        kept = torch.where(found.matched, plain.detach(), 0.0)
-        return complete, quality.scatter_reduce(1, found.cell, kept, "amax")
+        at = predicted.gather(1, assignment.cell[..., None].expand(-1, -1, 4))
+        complete, plain = ciou(at, assignment.boxes_cxcywh_px, self.config.detach_tradeoff)
+        quality = torch.zeros(assignment.positive.shape, device=predicted.device)
+        matched_iou = torch.where(assignment.matched, plain.detach(), 0.0)
+        return complete, quality.scatter_reduce(1, assignment.cell, matched_iou, "amax")
 
-    def _classes(self, raw: Tensor, found: Assignment) -> Tensor:
+    def _classes(self, raw: Tensor, assignment: Assignment) -> Tensor:
         """(batch, M): sum over classes of BCE at each match, 0 elsewhere."""
         fields = raw[..., FIRST_CLASS:]
-        logits = fields.gather(1, found.cell[..., None].expand(-1, -1, fields.shape[-1]))
+        logits = fields.gather(1, assignment.cell[..., None].expand(-1, -1, fields.shape[-1]))
         smooth = self.config.label_smoothing
-        wanted = found.classes * (1 - smooth) + smooth / 2
-        loss = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").sum(-1)
-        return torch.where(found.matched, loss, 0.0)
+        smoothed = assignment.classes * (1 - smooth) + smooth / 2
+        loss = F.binary_cross_entropy_with_logits(logits, smoothed, reduction="none").sum(-1)
+        return torch.where(assignment.matched, loss, 0.0)
 
-    def _targets(self, found: Assignment, quality: Tensor) -> ConfidenceTargets:
-        return ConfidenceTargets(found.positive.float(), quality, ~found.ignored)
+    def _targets(self, assignment: Assignment, quality: Tensor) -> ConfidenceTargets:
+        return ConfidenceTargets(assignment.positive.float(), quality, ~assignment.ignored)
 
     def _confidence(
         self, loss: ConfidenceLoss, logits: Tensor, targets: ConfidenceTargets, grid: CellGrid

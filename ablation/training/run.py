@@ -17,7 +17,7 @@ from torch import Tensor
 from ablation.config import RunConfig
 from ablation.data.dataset import DetectionData
 from ablation.data.loader import Batch, TrainLoader, batches_per_epoch, train_batches
-from ablation.data.picture import batch_picture, write_png
+from ablation.data.visualise import batch_picture, write_png
 from ablation.errors import Diverged, UsageError
 from ablation.machine import autocast_dtype, describe, resolve_device, resolve_precision
 from ablation.model.base import Detector

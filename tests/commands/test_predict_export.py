@@ -18,9 +18,9 @@ from ablation.cli import run as command
 from ablation.commands.export import check_outputs, export
 from ablation.commands.predict import predict
 from ablation.config import typed
-from ablation.data.images import read_image
-from ablation.data.picture import batch_picture, colour_of, draw_boxes, write_png
+from ablation.data.decode import read_image
 from ablation.data.shapes import Shapes
+from ablation.data.visualise import batch_picture, colour_of, draw_boxes, write_png
 from ablation.errors import AblationError, StoreError, UsageError
 from ablation.model.weights import load_weights
 from ablation.study.app import composed

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from ablation.data import cache, verify
+from ablation.data import cache, image_check
 from ablation.data.cache import CachedSplit, cached
 from ablation.data.dataset import Example, Image, Split
+from ablation.data.image_check import check_images
 from ablation.data.shapes import Shapes, ShapesSplit
-from ablation.data.verify import check_images
 from ablation.errors import DataError, UsageError
 from ablation.rng import generator
 
@@ -172,15 +172,15 @@ def test_an_image_of_another_size_than_announced_is_an_error(tmp_path: Path) -> 
 def test_an_unchanged_file_is_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from helpers.voc_folder import encode, picture
 
-    monkeypatch.setattr(verify, "_SETTLED_S", -60.0)
+    monkeypatch.setattr(image_check, "_SETTLED_S", -60.0)
     decoded: list[str] = []
-    check = verify.check_image
+    check = image_check.check_image
 
-    def watched(path: Path) -> verify.CheckedImage:
+    def watched(path: Path) -> image_check.CheckedImage:
         decoded.append(path.name)
         return check(path)
 
-    monkeypatch.setattr(verify, "check_image", watched)
+    monkeypatch.setattr(image_check, "check_image", watched)
     paths = [tmp_path / "a.png", tmp_path / "b.png"]
     for path in paths:
         path.write_bytes(encode(picture(), ".png"))

@@ -51,12 +51,12 @@ class CellCollector:
     def __init__(self, criterion: Criterion, split: Split, grid: CellGrid) -> None:
         self.criterion, self.split, self.grid = criterion, split, grid
         count = min(len(split), MOST_IMAGES)
-        self.wanted = set(np.linspace(0, len(split) - 1, count).round().astype(int).tolist())
+        self.selected = set(np.linspace(0, len(split) - 1, count).round().astype(int).tolist())
         self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def __call__(self, outputs: list[Tensor], batch: ValBatch) -> None:
         """Take what is wanted of one batch."""
-        rows = [row for row, index in enumerate(batch.indices.tolist()) if index in self.wanted]
+        rows = [row for row, index in enumerate(batch.indices.tolist()) if index in self.selected]
         if not rows:
             return
         raw = flatten_outputs([output[rows] for output in outputs], self.criterion.layout)
@@ -65,30 +65,32 @@ class CellCollector:
         valid = targets.valid
         columns = (raw[..., OBJECTNESS], targets.objectness, targets.quality)
         # Through numpy: what inference mode makes may not enter a graph.
-        kept = [torch.from_numpy(column[valid].float().cpu().numpy().copy()) for column in columns]
-        self._parts.append((kept[0], kept[1], kept[2]))
+        samples = [torch.from_numpy(column[valid].float().cpu().numpy().copy()) for column in columns]
+        self._parts.append((samples[0], samples[1], samples[2]))
 
     def cells(self) -> Cells:
         """Everything seen."""
         logits, objectness, quality = (torch.cat(column) for column in zip(*self._parts, strict=True))
-        return Cells(logits.nan_to_num(0.0), objectness, quality, len(self.wanted))
+        return Cells(logits.nan_to_num(0.0), objectness, quality, len(self.selected))
 
     def _truth(self, batch: ValBatch, rows: list[int]) -> tuple[Tensor, Tensor, Tensor]:
         """boxes_cxcywh_px, labels and present of the rows, padded; ignored objects are not trained on."""
-        found = []
+        objects = []
         for row in rows:
             example = self.split.examples[int(batch.indices[row])]
-            kept = ~example.ignored
-            found.append((batch.geometries[row].to_input(example.boxes_xyxy_px[kept]), example.labels[kept]))
-        most = max(1, *(len(labels) for _, labels in found))
+            annotated = ~example.ignored
+            objects.append(
+                (batch.geometries[row].to_input(example.boxes_xyxy_px[annotated]), example.labels[annotated])
+            )
+        most = max(1, *(len(labels) for _, labels in objects))
         boxes = torch.zeros(len(rows), most, 4)
         labels = torch.zeros(len(rows), most, dtype=torch.int64)
         present = torch.zeros(len(rows), most, dtype=torch.bool)
-        for row, (corners, own) in enumerate(found):
-            count = len(own)
+        for row, (corners, image_labels) in enumerate(objects):
+            count = len(image_labels)
             low, high = torch.from_numpy(corners[:, :2].copy()), torch.from_numpy(corners[:, 2:].copy())
             boxes[row, :count] = torch.cat([(low + high) / 2, high - low], dim=1)
-            labels[row, :count] = torch.from_numpy(own)
+            labels[row, :count] = torch.from_numpy(image_labels)
             present[row, :count] = True
         return boxes, labels, present
 

@@ -88,7 +88,7 @@ def gradient_norms(
         positives, negatives: each `norms` (cells by |dL/dz|), `cells` (cells by g) and `gradient`
         (sum of |dL/dz| by g).
     """
-    found: dict[str, list[tuple[Tensor, Tensor]]] = {"positives": [], "negatives": []}
+    by_side: dict[str, list[tuple[Tensor, Tensor]]] = {"positives": [], "negatives": []}
     for outputs, boxes, labels, present in batches:
         raw = flatten_outputs(outputs, criterion.layout).detach()
         targets = criterion.targets(raw, boxes, labels, present, grid)
@@ -103,9 +103,9 @@ def gradient_norms(
         wrong = torch.where(targets.objectness > 0, -logits, logits).detach()
         positive = targets.objectness > 0
         for name, mask in (("positives", positive), ("negatives", targets.valid & ~positive)):
-            found[name].append((wrong[mask], size[mask]))
+            by_side[name].append((wrong[mask], size[mask]))
     record: dict[str, Any] = {"log10_edges": log10_edges(), "logit_edges": logit_edges()}
-    for name, parts in found.items():
+    for name, parts in by_side.items():
         wrong, size = (torch.cat(column).nan_to_num(0.0) for column in zip(*parts, strict=True))
         record[name] = {
             "norms": histogram(size.log10(), log10_edges()),

@@ -75,11 +75,12 @@ def recalibrated(results: list[CocoResult], loss: ConfidenceLoss) -> list[CocoRe
     """
     if not results:
         return []
-    objectness = torch.tensor([found["objectness"] for found in results], dtype=torch.float64)
-    scores = torch.tensor([found["score"] for found in results], dtype=torch.float64)
+    objectness = torch.tensor([result["objectness"] for result in results], dtype=torch.float64)
+    scores = torch.tensor([result["score"] for result in results], dtype=torch.float64)
     eta = true_probability(loss, objectness)
     new = torch.where(eta.isnan(), scores, eta * scores / objectness.clamp(min=1e-12))
     # float32 as the scores were: what was equal before stays equal.
     return [
-        found | {"score": score} for found, score in zip(results, new.float().double().tolist(), strict=True)
+        result | {"score": score}
+        for result, score in zip(results, new.float().double().tolist(), strict=True)
     ]

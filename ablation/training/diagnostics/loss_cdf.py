@@ -36,7 +36,7 @@ def cumulative(losses: NDArray[np.floating]) -> list[float] | None:
 
 def families() -> dict[str, dict[str, ConfidenceLoss]]:
     """The families of all losses in ablation/losses: loss name -> label -> variant."""
-    found = {}
+    families = {}
     for info in sorted(pkgutil.iter_modules(ablation.losses.__path__), key=lambda info: info.name):
         module = importlib.import_module(f"{ablation.losses.__name__}.{info.name}")
         for item in vars(module).values():
@@ -47,8 +47,8 @@ def families() -> dict[str, dict[str, ConfidenceLoss]]:
             ):
                 family = item.family()
                 if family:
-                    found[item.name()] = family
-    return found
+                    families[item.name()] = family
+    return families
 
 
 def loss_cdf(cells: Cells, loss: ConfidenceLoss) -> dict[str, Any]:

@@ -30,14 +30,14 @@ class Recorder:
         """
         name = "diagnostics/gradients.json"
         former: list[dict[str, Any]] = self.folder.read_json(name).get("epochs", [])
-        kept = [record for record in former if record["epoch"] < epoch]
+        earlier = [record for record in former if record["epoch"] < epoch]
         record = {"epoch": epoch} | gradient_record(self.criterion, batches, grid)
         content = {
             "probe_batches": len(batches),
             "images": sum(len(batch[1]) for batch in batches),
             "hard_negative_above": HARD,
             "confidence_gain": self.criterion.gain,
-            "epochs": [*kept, record],
+            "epochs": [*earlier, record],
         }
         self.folder.write_json(name, content)
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from helpers.command import ROOT, TINY, error_line
 
-from ablation.errors import StoreError, UsageError
+from ablation.errors import AblationError, StoreError, UsageError
 from ablation.study.launchers.slurm import queue as slurm_queue
 from ablation.study.launchers.slurm.launcher import SlurmLauncher
 from ablation.study.launchers.slurm.registry import Submitted, read_jobs, write_jobs
@@ -60,7 +60,7 @@ def test_why_a_job_ended(programs: Path, code: str, expected: tuple[str, bool]) 
 
 def test_a_queue_that_does_not_answer_is_not_taken_for_an_empty_one(programs: Path) -> None:
     program(programs, "squeue", "", 1, "slurm_load_jobs error: Unable to contact slurm controller")
-    with pytest.raises(Exception, match="squeue does not answer: slurm_load_jobs error: Unable to contact"):
+    with pytest.raises(AblationError, match=r"squeue does not answer.*Unable to contact"):
         slurm_queue.living(["5_1"])
     program(programs, "squeue", "", 1, "slurm_load_jobs error: Invalid job id specified")
     assert slurm_queue.living(["5_1"]) == set()

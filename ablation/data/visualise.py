@@ -1,4 +1,4 @@
-"""Pictures for people: boxes with their names on images, and a training batch as one picture."""
+"""Draw boxes and class names on images, and a training batch as a grid of images."""
 
 from __future__ import annotations
 
@@ -20,9 +20,14 @@ _LEGEND_PX = 22
 _CROWDED = 12
 # Wong's palette without black: eight colours that people with colour blindness tell apart as well.
 _COLOURS = (
-    (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0),
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
     (204, 121, 167),
-)  # fmt: skip
+)
 
 
 def colour_of(label: int) -> tuple[int, int, int]:
@@ -59,8 +64,8 @@ def draw_boxes(
 
 def _put_text(canvas: Image, text: str, x: int, y: int, size: float, colour: tuple[int, int, int]) -> None:
     """Black or white on a patch of the colour, whichever reads better, moved inside the image."""
-    shown = _drawable(text)
-    (wide, high), below = cv2.getTextSize(shown, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
+    drawn = _drawable(text)
+    (wide, high), below = cv2.getTextSize(drawn, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
     tall = high + below + 1
     top = y - tall if y >= tall else y
     left = max(0, min(x, canvas.shape[1] - wide))
@@ -68,7 +73,7 @@ def _put_text(canvas: Image, text: str, x: int, y: int, size: float, colour: tup
     cv2.rectangle(canvas, (left, top), (left + wide, top + tall), colour, cv2.FILLED)
     bright = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 128
     ink = (0, 0, 0) if bright else (255, 255, 255)
-    cv2.putText(canvas, shown, (left, top + high), cv2.FONT_HERSHEY_SIMPLEX, size, ink, 1, cv2.LINE_AA)
+    cv2.putText(canvas, drawn, (left, top + high), cv2.FONT_HERSHEY_SIMPLEX, size, ink, 1, cv2.LINE_AA)
 
 
 def _drawable(text: str) -> str:
@@ -106,10 +111,10 @@ def batch_picture(
     for index in range(count):
         image = np.ascontiguousarray(images[index].transpose(1, 2, 0))
         image = np.asarray(cv2.resize(image, (wide, high), interpolation=method), np.uint8)
-        there = present[index]
-        centre, size = boxes_cxcywh_px[index, there, :2], boxes_cxcywh_px[index, there, 2:]
+        mask = present[index]
+        centre, size = boxes_cxcywh_px[index, mask, :2], boxes_cxcywh_px[index, mask, 2:]
         boxes = np.concatenate([centre - size / 2, centre + size / 2], axis=1) * factor
-        names = labels[index, there].tolist()
+        names = labels[index, mask].tolist()
         texts = [classes[label] if len(names) <= _CROWDED else "" for label in names]
         tile = draw_boxes(image, boxes, names, texts)
         top, left = (index // columns) * (high + _GAP_PX), (index % columns) * (wide + _GAP_PX)
@@ -121,11 +126,11 @@ def _put_legend(line: Image, classes: Sequence[str]) -> None:
     """The names of the classes in their colours, as many as fit."""
     x = 2
     for label, name in enumerate(classes):
-        shown = _drawable(name)
-        (wide, _), _ = cv2.getTextSize(shown, cv2.FONT_HERSHEY_SIMPLEX, 0.4, 1)
+        drawn = _drawable(name)
+        (wide, _), _ = cv2.getTextSize(drawn, cv2.FONT_HERSHEY_SIMPLEX, 0.4, 1)
         if x + wide > line.shape[1]:
             break
-        _put_text(line, shown, x, 0, 0.4, colour_of(label))
+        _put_text(line, drawn, x, 0, 0.4, colour_of(label))
         x += wide + 12
 
 

@@ -11,7 +11,7 @@ import pytest
 from helpers.voc_folder import encode, picture
 from numpy.testing import assert_array_equal
 
-from ablation.data.images import DamagedImage, decode, read_image
+from ablation.data.decode import DamagedImage, decode, read_image
 from ablation.data.opencv import cv2
 from ablation.errors import DataError
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ablation.data.images import DamagedImage, decode
+from ablation.data.decode import DamagedImage, decode
 from ablation.files import sha256_text, write_json
 
 _VERSION = 1
@@ -58,20 +58,20 @@ def check_images(paths: Sequence[Path], memory: Path | None) -> list[CheckedImag
             times of change) is not decoded again; None checks everything anew.
     """
     name = sha256_text(str(paths[0].parent.resolve()))[:16] if paths else ""
-    ledger = None if memory is None or not paths else memory / f"checked-{name}.json"
-    known = _load(ledger)
+    memory_file = None if memory is None or not paths else memory / f"checked-{name}.json"
+    known = _load(memory_file)
     stamps = [_stamp(path) for path in paths]
-    found: dict[int, CheckedImage] = {}
+    checks: dict[int, CheckedImage] = {}
     for index, (path, stamp) in enumerate(zip(paths, stamps, strict=True)):
         entry = known.get(_key(path, paths[0].parent))
         if stamp is not None and entry is not None and entry["stamp"] == stamp:
-            found[index] = CheckedImage(**entry["found"])
-    new = [index for index in range(len(paths)) if index not in found]
+            checks[index] = CheckedImage(**entry["found"])
+    new = [index for index in range(len(paths)) if index not in checks]
     if new:
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-            found.update(zip(new, pool.map(check_image, [paths[index] for index in new]), strict=True))
-        _remember(ledger, known, {_key(paths[i], paths[0].parent): (stamps[i], found[i]) for i in new})
-    return [found[index] for index in range(len(paths))]
+            checks.update(zip(new, pool.map(check_image, [paths[index] for index in new]), strict=True))
+        _remember(memory_file, known, {_key(paths[i], paths[0].parent): (stamps[i], checks[i]) for i in new})
+    return [checks[index] for index in range(len(paths))]
 
 
 def _key(path: Path, folder: Path) -> str:
@@ -87,20 +87,20 @@ def _stamp(path: Path) -> list[int] | None:
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
-def _load(ledger: Path | None) -> dict[str, Any]:
-    if ledger is None:
+def _load(memory_file: Path | None) -> dict[str, Any]:
+    if memory_file is None:
         return {}
     try:
-        stored = json.loads(ledger.read_text())
+        stored = json.loads(memory_file.read_text())
         return dict(stored["images"]) if stored["version"] == _VERSION else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}  # only a memory: without it the files are checked again
 
 
 def _remember(
-    ledger: Path | None, known: dict[str, Any], new: dict[str, tuple[list[int] | None, CheckedImage]]
+    memory_file: Path | None, known: dict[str, Any], new: dict[str, tuple[list[int] | None, CheckedImage]]
 ) -> None:
-    if ledger is None:
+    if memory_file is None:
         return
     now = time.time()
     for name, (stamp, checked) in new.items():
@@ -108,4 +108,4 @@ def _remember(
         if stamp is not None and now - max(stamp[1:]) / 1e9 > _SETTLED_S:
             known[name] = {"stamp": stamp, "found": asdict(checked)}
     with contextlib.suppress(OSError):
-        write_json(ledger, {"version": _VERSION, "images": known})
+        write_json(memory_file, {"version": _VERSION, "images": known})

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Literal
 
-from ablation.data.files_split import RawExample
+from ablation.data.file_split import RawExample
 from ablation.errors import UsageError
 
 SplitName = Literal["train", "val", "test"]

@@ -1,4 +1,4 @@
-"""Image files to RGB arrays, with the damage that OpenCV passes over in silence noticed.
+"""Decode image files to RGB arrays, and detect damage that OpenCV does not report.
 
 OpenCV may decode a JPEG whose end is missing without complaint and leave the rest grey (it depends on
 version and call), so the file's structure is walked first: JPEG segments up to the end-of-image

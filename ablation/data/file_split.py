@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from ablation.data.dataset import Example, Fault, Image, Split
-from ablation.data.images import read_image
-from ablation.data.verify import CheckedImage, check_images
+from ablation.data.decode import read_image
+from ablation.data.image_check import CheckedImage, check_images
 from ablation.errors import DataError
 from ablation.files import canonical_json, sha256_text
 
@@ -127,18 +127,18 @@ def build_split(
     hashes: list[str] = []
     indices = {name: index for index, name in enumerate(classes)}
     images = [raw.image for raw in raws if raw.image is not None and raw.damage is None]
-    found = dict(zip(images, check_images(images, memory), strict=True))
+    checks = dict(zip(images, check_images(images, memory), strict=True))
     for raw in raws:
-        damage = _damage(raw, found)
+        damage = _damage(raw, checks)
         if damage is not None:
             damaged.append(damage)
             continue
         assert raw.image is not None
-        checked = found[raw.image]
+        checked = checks[raw.image]
         size = (checked.width_px, checked.height_px)
         if raw.stated_px is not None and raw.stated_px != size:
-            said, real = (f"{width} x {height} px" for width, height in (raw.stated_px, size))
-            what = f"says the image is {said}, it is {real}"
+            stated, real = (f"{width} x {height} px" for width, height in (raw.stated_px, size))
+            what = f"says the image is {stated}, it is {real}"
             faults.append(Fault(str(raw.annotation), what, "kept, boxes read in the image's own pixels"))
         examples.append(_example(raw, size, indices, bad))
         paths.append(raw.image)
@@ -154,12 +154,12 @@ def build_split(
     return FileSplit(examples, paths, hashes, [*damaged, *bad, *faults])
 
 
-def _damage(raw: RawExample, found: Mapping[Path, CheckedImage]) -> Fault | None:
+def _damage(raw: RawExample, checks: Mapping[Path, CheckedImage]) -> Fault | None:
     if raw.damage is not None:
         return Fault(str(raw.annotation), raw.damage, "image left out")
     if raw.image is None:
         return Fault(str(raw.annotation), "has no image", "image left out")
-    damage = found[raw.image].damage
+    damage = checks[raw.image].damage
     return None if damage is None else Fault(str(raw.image), damage, "image left out")
 
 
@@ -178,12 +178,12 @@ def _example(
     labels: list[int] = []
     ignored: list[bool] = []
     for box in raw.boxes:
-        kept, wrong = _check_box(box, size_px, indices, raw.normalised)
+        clipped, wrong = _check_box(box, size_px, indices, raw.normalised)
         if wrong is not None:
-            action = "clipped to the image" if kept is not None else "box left out"
+            action = "clipped to the image" if clipped is not None else "box left out"
             bad.append(Fault(str(raw.annotation), f"{box.where}: {wrong}", action))
-        if kept is not None:
-            boxes.append(kept)
+        if clipped is not None:
+            boxes.append(clipped)
             labels.append(indices[box.label])
             ignored.append(box.ignored)
     return Example(

@@ -11,7 +11,7 @@ from helpers.voc_folder import annotation, encode, picture, write_voc
 
 from ablation.data.coco import Coco
 from ablation.data.file_source import FileSource
-from ablation.data.splits import part_of, position
+from ablation.data.hash_split import part_of, position
 from ablation.data.voc import Voc
 from ablation.data.yolo import Yolo
 from ablation.errors import UsageError

@@ -1,4 +1,4 @@
-"""Shapes as masks, scenes of them without crowding, and scenes as images."""
+"""Draw the synthetic shapes: masks, scenes without crowding, and the scenes' images."""
 
 from __future__ import annotations
 
