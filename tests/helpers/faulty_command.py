@@ -58,14 +58,14 @@ def start(command: list[str], folder: Path, log: Path) -> subprocess.Popen[str]:
 
 def processes_in(folder: Path) -> dict[int, str]:
     """The living processes whose working folder is `folder`: launcher, fork server, runs, helpers."""
-    found = {}
+    processes = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         try:
             state = (entry / "stat").read_text().rsplit(")")[-1].split()[0]
             if (entry / "cwd").readlink() == folder and state != "Z":
-                found[int(entry.name)] = (entry / "cmdline").read_text().replace("\0", " ")[:100]
+                processes[int(entry.name)] = (entry / "cmdline").read_text().replace("\0", " ")[:100]
         except OSError:
             continue
-    return found
+    return processes
