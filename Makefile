@@ -47,6 +47,18 @@ lint: $(VENV)/.lint  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+.PHONY: coverage
+coverage: $(VENV)/.installed  ## the test suite with the lines that it runs counted
+	$(BIN)/python -m pytest -n 2 --cov --cov-report=term --cov-report=xml
+
+.PHONY: docs
+docs: $(VENV)/.docs  ## the documentation as a site in site/, links checked
+	$(BIN)/mkdocs build --strict
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	@touch $@
+
 $(VENV)/.lint: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@
