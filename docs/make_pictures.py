@@ -2,8 +2,8 @@
 
     python docs/make_pictures.py FOLDER [STUDY]
 
-FOLDER holds `runs/` and `mlflow.db` of a finished study (that of `make demo` unless STUDY names another), with its
-report written. Needs the extra `browser` and Debian's chromium. Writes docs/img/report.png and docs/img/mlflow.png.
+FOLDER holds `runs/` and `mlflow.db` of a finished study with its report written; STUDY is `demo` if not given.
+Needs the extra `browser` and Debian's chromium. Writes docs/img/report.png and docs/img/mlflow.png.
 """
 
 from __future__ import annotations
@@ -35,11 +35,9 @@ def main(folder: Path, study: str) -> None:
         report = (folder / "runs" / study / "report" / "report.html").resolve()
         save(report_picture(browser, report.as_uri()), "report.png")
         with mlflow_ui(folder) as address:
+            page = f"{address}/#/experiments/{experiment_id(folder, study)}/runs"
             charts = "viewStateShareKey=study&compareRunsMode=CHART"
-            save(
-                mlflow_picture(browser, f"{address}/#/experiments/{experiment_id(folder, study)}/runs?{charts}"),
-                "mlflow.png",
-            )
+            save(mlflow_picture(browser, f"{page}?{charts}"), "mlflow.png")
         browser.close()
 
 

@@ -10,11 +10,11 @@ import pytest
 from ablation import cli
 
 ROOT = Path(__file__).resolve().parent.parent
-READMES = ("README.md", "conf/README.md", "sweeps/README.md", "notebooks/README.md", "CONTRIBUTING.md")
-PAGES = sorted(
-    [*(ROOT / "docs").glob("*.md"), *(ROOT / name for name in READMES)]
-    + [ROOT / "ablation/analyse/README.md", ROOT / "tests/faults/README.md"]
+READMES = (
+    *("README.md", "conf/README.md", "sweeps/README.md", "notebooks/README.md"),
+    *("ablation/analyse/README.md", "tests/faults/README.md"),
 )
+PAGES = sorted([*(ROOT / "docs").glob("*.md"), *(ROOT / name for name in READMES)])
 FOLDERS = ("ablation/", "conf/", "docs/", "notebooks/", "sweeps/", "tests/", ".github/")
 
 
@@ -81,7 +81,9 @@ def test_pictures_are_small() -> None:
 
 def test_every_page_is_in_the_navigation() -> None:
     navigation = (ROOT / "mkdocs.yml").read_text()
-    assert {page.name for page in (ROOT / "docs").glob("*.md")} == set(re.findall(r"([\w]+\.md)$", navigation, re.MULTILINE))
+    assert {page.name for page in (ROOT / "docs").glob("*.md")} == set(
+        re.findall(r"([\w]+\.md)$", navigation, re.MULTILINE)
+    )
 
 
 def test_ci_calls_targets_of_the_makefile() -> None:
