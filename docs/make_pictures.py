@@ -2,7 +2,7 @@
 
     python docs/make_pictures.py FOLDER [STUDY]
 
-FOLDER holds `runs/` and `mlflow.db` of a finished study with its report written; STUDY is `demo` if not given.
+FOLDER holds `runs/` and `mlflow.db` of a finished study with its report written; STUDY: `demo` by default.
 Needs the extra `browser` and Debian's chromium. Writes docs/img/report.png and docs/img/mlflow.png.
 """
 
