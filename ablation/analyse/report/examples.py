@@ -1,137 +1,125 @@
-"""Validation images on which BCE and the best other arm differ most, side by side, the differences marked."""
+"""The example images of a report: the validation images read again, drawn under two arms, and written."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping
+import dataclasses
+import importlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import matplotlib.patheffects as effects
+import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from ablation.analyse.detections.matching import BOX, Matches
-from ablation.analyse.figures._style import WIDTH_IN
-from ablation.data.dataset import Image
-
-MOST = 4
-"""How many images are shown."""
-IOU = 0.5
-"""From this overlap on, two false detections of one class are the same."""
-
-Box = tuple[float, float, float, float]
-"""COCO's [x, y, width, height], in original pixels."""
-
-
-@dataclass(frozen=True)
-class Side:
-    """What one arm did with one image, at its own score threshold.
-
-    Attributes:
-        found: id of an object -> the box and score it was found with.
-        false: box, score and category id of each detection that found nothing.
-    """
-
-    found: dict[int, tuple[Box, float]]
-    false: tuple[tuple[Box, float, int], ...]
+from ablation.analyse.detections.matching import matches_of
+from ablation.analyse.detections.run_files import RunArtifacts
+from ablation.analyse.figures import StudyView, _style
+from ablation.analyse.figures._base import save
+from ablation.analyse.report.differences import Box, Pair, Side, most_different
+from ablation.analyse.report.html import Picture, picture
+from ablation.analyse.report.recommendation import arm_threshold, valid_runs
+from ablation.analyse.verdict.verdict import StudyVerdict
+from ablation.data.dataset import DataSource, Image, Split
+from ablation.errors import AblationError, one_line
+from ablation.files import write_atomic
 
 
 @dataclass(frozen=True)
-class Pair:
-    """One image under two arms.
+class Example:
+    """One image under two arms, in the page and as files."""
 
-    Attributes:
-        image_id, name: of the image.
-        objects: id -> box and category id of every object that counts.
-        left, right: the baseline and the other arm.
-    """
-
-    image_id: int
-    name: str
-    objects: dict[int, tuple[Box, int]]
-    left: Side
-    right: Side
-
-    @property
-    def differing(self) -> int:
-        """Objects that only one of the two found, and false detections that only one of them made."""
-        objects = len(self.left.found.keys() ^ self.right.found.keys())
-        return objects + len(self.left.false) + len(self.right.false) - 2 * len(self.false_in_both)
-
-    @property
-    def false_in_both(self) -> tuple[tuple[int, int], ...]:
-        """Positions in left.false and right.false of one class that overlap by IOU; each at most once."""
-        taken: list[tuple[int, int]] = []
-        for i, (box, _, category) in enumerate(self.left.false):
-            free = [
-                (_iou(box, other), -j) for j, (other, _, kind) in enumerate(self.right.false)
-                if kind == category and j not in {right for _, right in taken}
-            ]  # fmt: skip
-            if free and max(free)[0] >= IOU:
-                taken.append((i, -max(free)[1]))
-        return tuple(taken)
+    picture: Picture
+    files: tuple[Path, ...]
 
 
-def most_different(
-    ground_truth: Mapping[str, Any],
-    left: tuple[Matches, float],
-    right: tuple[Matches, float],
-    most: int = MOST,
-) -> list[Pair]:
-    """The images on which two arms differ most; equal ones in the order of the data set.
-
-    Nothing here looks at which arm is right more often: an image counts for either in the same way.
-
-    Args:
-        ground_truth: COCO's dictionary.
-        left, right: the matched detections of one run each, and the score from which on they count.
-            Matching goes by falling score, so leaving out the lower ones changes no match above.
+def write_examples(
+    view: StudyView, verdict: StudyVerdict, artifacts: RunArtifacts, folder: Path
+) -> tuple[str, list[Example]]:
+    """Draw the images on which BCE and the best other arm differ most into example_<k>.png, .pdf, .svg.
 
     Returns:
-        At most `most` pairs, those with the largest `differing` first, none with 0.
+        How they were chosen, or why there are none; and the examples.
     """
-    sides = [_sides(*arm) for arm in (left, right)]
-    objects: dict[int, dict[int, tuple[Box, int]]] = defaultdict(dict)
-    for annotation in ground_truth["annotations"]:
-        if not annotation.get("iscrowd"):
-            box: Box = tuple(annotation["bbox"])
-            objects[annotation["image_id"]][annotation["id"]] = (box, annotation["category_id"])
-    empty = Side({}, ())
-    pairs = [
-        Pair(image["id"], str(image["file_name"]), objects[image["id"]],
-             sides[0].get(image["id"], empty), sides[1].get(image["id"], empty))
-        for image in ground_truth["images"]
-    ]  # fmt: skip
-    ranked = sorted((pair for pair in pairs if pair.differing), key=lambda pair: -pair.differing)
-    return ranked[:most]
+    for old in folder.glob("example_*.*"):  # of an earlier state: there may be fewer now
+        old.unlink()
+    try:
+        return _write(view, verdict, artifacts, folder)
+    except ImagesMissing as why:
+        return f"No example images: {why}.", []
 
 
-def _sides(matches: Matches, threshold: float) -> dict[int, Side]:
-    """Image id -> what was found there."""
-    kept = matches.detections[matches.detections["score"] >= threshold]
-    kept = kept[~kept["ignored"]]
-    found: dict[int, dict[int, tuple[Box, float]]] = defaultdict(dict)
-    false: dict[int, list[tuple[Box, float, int]]] = defaultdict(list)
-    names = ["image_id", "category_id", "score", "matched", "truth_id", *BOX]
-    for image, category, score, matched, truth, x1, y1, x2, y2 in kept[names].itertuples(index=False):
-        box: Box = (x1, y1, x2 - x1, y2 - y1)
-        if matched:
-            found[image][int(truth)] = (box, float(score))
-        else:
-            false[image].append((box, float(score), int(category)))
-    images = found.keys() | false.keys()
-    return {image: Side(found.get(image, {}), tuple(false.get(image, ()))) for image in images}
+def _write(
+    view: StudyView, verdict: StudyVerdict, artifacts: RunArtifacts, folder: Path
+) -> tuple[str, list[Example]]:
+    if verdict.headline is None:
+        raise ImagesMissing("there are no two arms to compare")
+    names = (verdict.headline.bce, verdict.headline.focal)
+    runs = [{run.seed: run for run in valid_runs(view, arm)} for arm in names]
+    seeds = sorted(runs[0].keys() & runs[1].keys())
+    if not seeds:
+        raise ImagesMissing("no seed has finished in both arms")
+    pair = [by_seed[seeds[0]] for by_seed in runs]
+    truth = artifacts.ground_truth(pair[0].run_id)
+    description = artifacts.json("run.json", pair[0].run_id)
+    matches = [matches_of(artifacts, run.run_id) for run in pair]
+    thresholds = [arm_threshold(view, arm, artifacts) for arm in names]
+    if truth is None or any(item is None for item in (*matches, *thresholds)):
+        raise ImagesMissing("the runs' detections are not here")
+    if description is None:
+        raise ImagesMissing("the runs' folders, which say where the images are, are not here")
+    images = open_val(description["data"], truth)
+    sides = [
+        (matched, best.score) for matched, best in zip(matches, thresholds, strict=True) if matched and best
+    ]
+    pairs = most_different(truth, sides[0], sides[1])
+    setting = dict(zip(view.arms["arm"], view.arms["setting"], strict=True))
+    labels = tuple(
+        f"{setting[arm]}, score at least {score:.2f}" for arm, (_, score) in zip(names, sides, strict=True)
+    )
+    classes = {int(item["id"]): str(item["name"]) for item in truth["categories"]}
+    examples = [
+        _example(number, differing, images.read(differing.image_id), (labels[0], labels[1]), classes, folder)
+        for number, differing in enumerate(pairs, 1)
+    ]
+    if not examples:
+        return f"{setting[names[0]]} and {setting[names[1]]} agree on every validation image.", []
+    return (
+        f"The {len(examples)} of {len(truth['images'])} validation images on which {setting[names[0]]} and "
+        f"{setting[names[1]]} differ most, with seed {seeds[0]} and each at its own best score threshold: "
+        "those with the most objects found, and false detections made, by only one of them. They show what "
+        "the difference looks like where it is largest. They are not typical, and neither arm was favoured "
+        "in choosing them."
+    ), examples
 
 
-def _iou(a: Box, b: Box) -> float:
-    across = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
-    down = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
-    shared = max(across, 0.0) * max(down, 0.0)
-    union = a[2] * a[3] + b[2] * b[3] - shared
-    return shared / union if union > 0 else 0.0
+def _example(
+    number: int,
+    pair: Pair,
+    image: Image,
+    labels: tuple[str, str],
+    classes: dict[int, str],
+    folder: Path,
+) -> Example:
+    with mpl.style.context(["default", _style.STYLE]):
+        files = save(draw(pair, image, labels, classes))
+    paths = []
+    for kind, data in files.items():
+        path = folder / f"example_{number}.{kind}"
+        write_atomic(path, lambda file, data=data: file.write(data))  # type: ignore[misc]
+        paths.append(path)
+    caption = (
+        f"{labels[0]} to the left, {labels[1]} to the right. {len(pair.objects)} objects, "
+        f"{len(pair.left.found)} and {len(pair.right.found)} found at IoU 0.5, "
+        f"{len(pair.left.false)} and {len(pair.right.false)} false detections."
+    )
+    embedded = picture(f"example-{number}", f"Image {pair.name}", caption, paths, dense=True)
+    return Example(embedded, tuple(paths))
 
 
 # Okabe and Ito's colours, as in the other figures; line styles repeat what the colours say.
@@ -142,9 +130,13 @@ _NEITHER = {"color": "#DDDDDD", "linewidth": 0.9, "linestyle": (0, (1, 1.6))}
 _FALSE = {"color": "#F0589A", "linewidth": 1.6, "linestyle": "-"}
 _FALSE_IN_BOTH = {"color": "#F3A6C8", "linewidth": 0.8, "linestyle": "-"}
 _MARKS = (
-    ("found by both", _BOTH), ("found here only", _ONLY), ("found by the other only", _LOST),
-    ("found by neither", _NEITHER), ("false here only", _FALSE), ("false in both", _FALSE_IN_BOTH),
-)  # fmt: skip
+    ("found by both", _BOTH),
+    ("found here only", _ONLY),
+    ("found by the other only", _LOST),
+    ("found by neither", _NEITHER),
+    ("false here only", _FALSE),
+    ("false in both", _FALSE_IN_BOTH),
+)
 _HALO = [effects.withStroke(linewidth=2.2, foreground="#00000088")]
 _CROWDED = 16
 _LONGEST = 60
@@ -158,21 +150,21 @@ def draw(pair: Pair, image: Image, labels: tuple[str, str], classes: Mapping[int
         classes: category id -> name.
     """
     height, width = image.shape[:2]
-    panel = WIDTH_IN / 2 - 0.1
-    canvas = Canvas(figsize=(WIDTH_IN, min(panel * height / width, 6.0) + 0.85), layout="compressed")
+    panel = _style.WIDTH_IN / 2 - 0.1
+    canvas = Canvas(figsize=(_style.WIDTH_IN, min(panel * height / width, 6.0) + 0.85), layout="compressed")
     axes = canvas.subplots(1, 2)
     shared = [{i for i, _ in pair.false_in_both}, {j for _, j in pair.false_in_both}]
     sides = ((pair.left, pair.right), (pair.right, pair.left))
-    words = pair.differing <= _CROWDED
-    for ax, label, (here, there), both in zip(axes, labels, sides, shared, strict=True):
+    with_text = pair.differing <= _CROWDED
+    for ax, label, (side, opposite), both in zip(axes, labels, sides, shared, strict=True):
         ax.imshow(image, interpolation="nearest" if max(height, width) < 200 else "antialiased")
         ax.set_xticks([])
         ax.set_yticks([])
         for spine in ax.spines.values():
             spine.set_visible(False)
-        _boxes(ax, pair, here, there, both, classes if words else None)
+        _boxes(ax, pair, side, opposite, both, classes if with_text else None)
         label = label if len(label) <= _LONGEST else f"{label[: _LONGEST - 1]}\u2026"
-        count = f"{len(here.found)} of {len(pair.objects)} found, {len(here.false)} false"
+        count = f"{len(side.found)} of {len(pair.objects)} found, {len(side.false)} false"
         ax.set_title(f"{label}\n{count}", fontsize=8, loc="left", parse_math=False)
     handles = [
         Line2D([], [], label=text, path_effects=_HALO, **mark)  # type: ignore[arg-type]
@@ -185,7 +177,12 @@ def draw(pair: Pair, image: Image, labels: tuple[str, str], classes: Mapping[int
 
 
 def _boxes(
-    ax: Axes, pair: Pair, here: Side, there: Side, false_in_both: set[int], classes: Mapping[int, str] | None
+    ax: Axes,
+    pair: Pair,
+    side: Side,
+    opposite: Side,
+    false_in_both: set[int],
+    classes: Mapping[int, str] | None,
 ) -> None:
     """Without `classes` there are too many differences for words: they would hide what they name."""
 
@@ -195,17 +192,17 @@ def _boxes(
         name = classes.get(category, str(category))
         return name if score is None else f"{name} {score:.2f}"
 
-    for i, (box, score, category) in enumerate(here.false):
+    for i, (box, score, category) in enumerate(side.false):
         shared = i in false_in_both
         mark = _FALSE_IN_BOTH if shared else _FALSE
         _box(ax, box, mark, "" if shared else text(category, score), crossed=not shared)
     for key, (box, category) in pair.objects.items():
-        if key in here.found:
-            found, score = here.found[key]
-            mark = _BOTH if key in there.found else _ONLY
-            _box(ax, found, mark, text(category, score) if mark is _ONLY else "")
+        if key in side.found:
+            detected, score = side.found[key]
+            mark = _BOTH if key in opposite.found else _ONLY
+            _box(ax, detected, mark, text(category, score) if mark is _ONLY else "")
         else:
-            mark = _LOST if key in there.found else _NEITHER
+            mark = _LOST if key in opposite.found else _NEITHER
             _box(ax, box, mark, text(category) if mark is _LOST else "")
 
 
@@ -214,13 +211,78 @@ def _box(ax: Axes, box: Box, mark: Mapping[str, Any], text: str, crossed: bool =
     x, y, width, height = box[0] - 0.5, box[1] - 0.5, box[2], box[3]
     ax.add_patch(Rectangle((x, y), width, height, fill=False, path_effects=_HALO, **mark))
     if crossed:
-        ax.plot(
-            [x + width / 2], [y + height / 2], marker="x", markersize=5, markeredgewidth=1.2,
-            color=mark["color"], path_effects=_HALO,
-        )  # fmt: skip
+        cross = {"marker": "x", "markersize": 5, "markeredgewidth": 1.2, "color": mark["color"]}
+        ax.plot([x + width / 2], [y + height / 2], path_effects=_HALO, **cross)
     if text:
-        shown = text if len(text) <= 24 else text[:23] + "\u2026"
-        ground = {"facecolor": mark["color"], "edgecolor": "none", "pad": 0.8}
-        ax.text(
-            x, y, shown, fontsize=5.5, color="black", va="bottom", clip_on=True, bbox=ground, parse_math=False
-        )  # fmt: skip
+        label = text if len(text) <= 24 else text[:23] + "\u2026"
+        background = {"facecolor": mark["color"], "edgecolor": "none", "pad": 0.8}
+        style: dict[str, Any] = {"fontsize": 5.5, "color": "black", "va": "bottom", "bbox": background}
+        ax.text(x, y, label, clip_on=True, parse_math=False, **style)
+
+
+class ImagesMissing(Exception):
+    """Why there are no example images, as half a sentence for people."""
+
+
+class ValImages:
+    """Images of the validation split, by their ids in the ground truth. The test split is not opened."""
+
+    def __init__(self, split: Split) -> None:
+        self._split = split
+
+    def read(self, image_id: int) -> Image:
+        """(height, width, 3) RGB. Raises ImagesMissing where the file is damaged or gone."""
+        try:
+            return self._split.read(image_id - 1)
+        except (AblationError, OSError) as error:
+            raise ImagesMissing(one_line(error, 200)) from None
+
+
+def open_val(data: Mapping[str, Any], ground_truth: Mapping[str, Any]) -> ValImages:
+    """Open the data set that a run was evaluated on, and check that it is still the same images.
+
+    Args:
+        data: the `data` of a run's run.json: the class that reads it and its settings.
+        ground_truth: what the run was evaluated with, in COCO's format; image k + 1 is example k.
+
+    Raises:
+        ImagesMissing: the data set is not where it was, or no longer the same.
+    """
+    try:
+        split = _source(data).open().val
+    except (AblationError, OSError) as error:
+        raise ImagesMissing(f"the data set cannot be opened here ({one_line(error, 200)})") from None
+    now = [(example.name, example.width_px, example.height_px) for example in split.examples]
+    then = [(image["file_name"], image["width"], image["height"]) for image in ground_truth["images"]]
+    if now != then:
+        raise ImagesMissing(
+            f"the validation images have changed since: {len(then)} then, {len(now)} now"
+            + (f", the first that differs is {_first_difference(then, now)}" if len(then) == len(now) else "")
+        )
+    return ValImages(split)
+
+
+def _source(data: Mapping[str, Any]) -> DataSource:
+    """The reader, built from its own class only: what a file names is not trusted further."""
+    module, _, name = str(data.get("_target_", "")).rpartition(".")
+    if not module.startswith("ablation.data."):
+        raise ImagesMissing(f"their reader {module}.{name} is not one of this package")
+    try:
+        reader = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError):
+        raise ImagesMissing(f"this version has no reader {module}.{name}") from None
+    if not (isinstance(reader, type) and issubclass(reader, DataSource) and dataclasses.is_dataclass(reader)):
+        raise ImagesMissing(f"{module}.{name} does not read data sets")
+    known = {field.name for field in dataclasses.fields(reader)}
+    settings = {key: value for key, value in data.items() if key in known}
+    # A report reads what is cached already, and writes no cache where there is none.
+    if "cache" in known and not Path(str(settings.get("cache_dir", ""))).expanduser().is_dir():
+        settings["cache"] = "none"
+    try:
+        return reader(**settings)
+    except (TypeError, ValueError) as error:
+        raise ImagesMissing(f"its settings do not fit this version ({one_line(error, 120)})") from None
+
+
+def _first_difference(then: Sequence[tuple[Any, ...]], now: Sequence[tuple[Any, ...]]) -> str:
+    return str(next(a[0] for a, b in zip(then, now, strict=True) if a != b))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 
 from ablation.analyse import figures
+from ablation.analyse.report.formats import Table, escape_markdown
+from ablation.analyse.report.formats import markdown as table_markdown
 from ablation.analyse.statistics.paired import MIN_PAIRS
 from ablation.analyse.tables import table
 
@@ -69,10 +70,9 @@ def _interval(low: float, high: float, form: str) -> str:
 
 def terminal(view: figures.StudyView) -> str:
     """Columns of equal width, the first to the left, numbers to the right; empty columns left out."""
-    head, rows = arm_rows(view)
-    used = [i for i in range(len(head)) if i == 0 or any(row[i] for row in rows)]
-    lines = [[head[i] for i in used], *([row[i] for i in used] for row in rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(used))]
+    arms = Table.of(*arm_rows(view)).used()
+    lines = [arms.head, *arms.rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(arms.head))]
     texts = []
     for line in lines:
         cells = [cell.rjust(width) for cell, width in zip(line, widths, strict=True)]
@@ -86,24 +86,32 @@ def markdown(
 ) -> str:
     """The report as one Markdown text; `drawn` and `skipped` as in report.ReportFiles."""
     study = view.study
-    parts = [f"# Study {_escape(study.name)}", _escape(study.description), f"**{_escape(sentence)}.**"]
-    remarks = "\n".join(f"- {_escape(note)}" for note in notes(view))
-    parts += ["## Arms", _markdown_table(*arm_rows(view)), remarks]
+    parts = [
+        f"# Study {escape_markdown(study.name)}",
+        escape_markdown(study.description),
+        f"**{escape_markdown(sentence)}.**",
+    ]
+    remarks = "\n".join(f"- {escape_markdown(note)}" for note in notes(view))
+    parts += ["## Arms", table_markdown(Table.of(*arm_rows(view))), remarks]
     problems = table.problems(view.runs, view.metric)
-    parts.append("## Runs that are no data")
+    parts.append("## Runs that are not valid")
     if problems.empty:
         parts.append("None: every planned run finished.")
     else:
         rows = [[str(row[name]) if name != "key" else str(row[name])[:8] for name in problems.columns]
                 for _, row in problems.iterrows()]  # fmt: skip
-        parts.append(_markdown_table(list(problems.columns), rows))
+        parts.append(table_markdown(Table.of(list(problems.columns), rows)))
     parts.append("## Figures")
     for figure in figures.discover():
         if figure.name in drawn:
             image = drawn[figure.name][0].name
-            parts += [f"### {figure.title}", f"![{figure.title}]({image})", _escape(figure.caption_for(view))]
+            parts += [
+                f"### {figure.title}",
+                f"![{figure.title}]({image})",
+                escape_markdown(figure.caption_for(view)),
+            ]
         else:
-            parts += [f"### {figure.title}", f"Not drawn: {_escape(skipped[figure.name])}."]
+            parts += [f"### {figure.title}", f"Not drawn: {escape_markdown(skipped[figure.name])}."]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -136,14 +144,3 @@ def notes(view: figures.StudyView) -> Iterable[str]:
     if view.baseline is None:
         yield "The study has no plain BCE arm (pos_weight 1 or null), so there are no differences."
     yield view.held_text
-
-
-def _markdown_table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [[_escape(cell) for cell in line] for line in (head, *rows)]
-    lines.insert(1, ["---"] * len(head))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _escape(text: str) -> str:
-    """A text from data as plain Markdown: no markup, no HTML, no end of a table's cell."""
-    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(text.split()))

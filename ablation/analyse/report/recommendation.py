@@ -42,7 +42,7 @@ class ArmThreshold:
 def arm_threshold(view: StudyView, arm: str, artifacts: RunArtifacts) -> ArmThreshold | None:
     """One threshold for all seeds of an arm; None where no run kept its detections."""
     curves = []
-    for run in counted_runs(view, arm):
+    for run in valid_runs(view, arm):
         matches = matches_of(artifacts, run.run_id)
         if matches is not None and len(matches.counted):
             curves.append(threshold_curve(matches).f1_at(GRID))
@@ -50,8 +50,14 @@ def arm_threshold(view: StudyView, arm: str, artifacts: RunArtifacts) -> ArmThre
         return None
     mean = np.mean(curves, axis=0)
     best = _highest(mean)
-    own = [float(GRID[_highest(curve)]) for curve in curves]
-    return ArmThreshold(float(GRID[best]), float(mean[best]), min(own), max(own), len(curves))
+    seed_scores = [float(GRID[_highest(curve)]) for curve in curves]
+    return ArmThreshold(
+        score=float(GRID[best]),
+        f1=float(mean[best]),
+        low=min(seed_scores),
+        high=max(seed_scores),
+        seeds=len(curves),
+    )
 
 
 def _highest(f1: Floats) -> int:
@@ -60,45 +66,43 @@ def _highest(f1: Floats) -> int:
     return int(ties[(len(ties) - 1) // 2])
 
 
-def counted_runs(view: StudyView, arm: str) -> list[RunRecord]:
-    """The records of an arm that are data, by seed."""
+def valid_runs(view: StudyView, arm: str) -> list[RunRecord]:
+    """The valid runs of an arm, by seed."""
     rows = view.runs[view.runs["valid"] & (view.runs["arm"] == arm)]
     records = {run.run_id: run for run in view.study.runs}
     return [records[run_id] for run_id in rows.sort_values("seed", kind="stable")["run_id"]]
 
 
 def overrides(view: StudyView, arm: str) -> list[str]:
-    """The overrides that make an arm of `ablation train`: its loss, and what else sets it apart.
+    """The overrides with which `ablation train` trains an arm: its loss, and the other settings that vary.
 
-    Each is quoted for a shell where it needs to be. Empty where the arm has no run that counts.
+    Each is quoted for a shell where it needs to be. Empty where the arm has no valid run.
     """
-    runs = counted_runs(view, arm)
+    runs = valid_runs(view, arm)
     if not runs:
         return []
     params = runs[0].params
     # In the order of the configuration: the loss before its settings.
-    found = [f"loss={_value(params['loss.name'])}"] if "loss.name" in params else []
-    found += [f"{key}={_value(params[key])}" for key in sorted(params) if is_setting(key)]
-    found += [f"{key}={_value(params[key])}" for key in _apart(view) if key in params]
-    return [shlex.quote(text) for text in found]
+    words = [f"loss={_value(params['loss.name'])}"] if "loss.name" in params else []
+    words += [f"{key}={_value(params[key])}" for key in sorted(params) if is_setting(key)]
+    words += [f"{key}={_value(params[key])}" for key in _varied(view) if key in params]
+    return [shlex.quote(word) for word in words]
 
 
-def _apart(view: StudyView) -> list[str]:
-    """Settings besides the loss that differ between runs, such as a swept gain. A group's class is none."""
-    counted = set(view.runs.loc[view.runs["valid"], "run_id"])
+def _varied(view: StudyView) -> list[str]:
+    """Settings besides the loss that differ between runs, such as a swept gain. A config group's name is not a setting."""
+    valid = set(view.runs.loc[view.runs["valid"], "run_id"])
     values: dict[str, set[str]] = {}
     for run in view.study.runs:
-        if run.run_id in counted:
+        if run.run_id in valid:
             for name, text in run.params.items():
                 values.setdefault(name, set()).add(repr(parse_setting(text)))
-    return sorted(
-        name for name, found in values.items()
-        if len(found) > 1 and not table.is_free(name) and not name.endswith(".name")
-    )  # fmt: skip
+    varied = [name for name, settings in values.items() if len(settings) > 1]
+    return sorted(name for name in varied if not table.is_free(name) and not name.endswith(".name"))
 
 
 def _value(text: str) -> str:
-    """A parameter as the store keeps it -> a value of Hydra's grammar; what is no plain word is quoted."""
+    """A parameter as the store keeps it -> a value of Hydra's grammar; quoted unless it is a plain word."""
     value = parse_setting(text)
     if value is None:
         return "null"

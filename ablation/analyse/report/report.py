@@ -13,8 +13,8 @@ from ablation.analyse.detections.run_files import RunArtifacts
 from ablation.analyse.report import formats as tables
 from ablation.analyse.report import markdown as text
 from ablation.analyse.report.content import Link, build
+from ablation.analyse.report.examples import write_examples
 from ablation.analyse.report.html import render
-from ablation.analyse.report.show_examples import write_examples
 from ablation.analyse.tables import table
 from ablation.analyse.verdict.verdict import StudyVerdict, judge, judged
 from ablation.errors import AblationError, UsageError, one_line

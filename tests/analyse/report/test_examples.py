@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from ablation.analyse.detections.matching import match
-from ablation.analyse.report.examples import draw, most_different
-from ablation.analyse.report.val_images import ImagesMissing, open_val
+from ablation.analyse.report.differences import most_different
+from ablation.analyse.report.examples import ImagesMissing, draw, open_val
 from ablation.data.shapes import Shapes
 from ablation.training.evaluate import coco_ground_truth
 
