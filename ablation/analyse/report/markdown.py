@@ -9,8 +9,9 @@ from pathlib import Path
 import pandas as pd
 
 from ablation.analyse import figures
-from ablation.analyse.report.formats import Table, escape_markdown
-from ablation.analyse.report.formats import markdown as table_markdown
+from ablation.analyse.report.formats import Table
+from ablation.analyse.report.formats import escape_markdown as escaped
+from ablation.analyse.report.formats import markdown as markdown_table
 from ablation.analyse.statistics.paired import MIN_PAIRS
 from ablation.analyse.tables import table
 
@@ -87,12 +88,12 @@ def markdown(
     """The report as one Markdown text; `drawn` and `skipped` as in report.ReportFiles."""
     study = view.study
     parts = [
-        f"# Study {escape_markdown(study.name)}",
-        escape_markdown(study.description),
-        f"**{escape_markdown(sentence)}.**",
+        f"# Study {escaped(study.name)}",
+        escaped(study.description),
+        f"**{escaped(sentence)}.**",
     ]
-    remarks = "\n".join(f"- {escape_markdown(note)}" for note in notes(view))
-    parts += ["## Arms", table_markdown(Table.of(*arm_rows(view))), remarks]
+    remarks = "\n".join(f"- {escaped(note)}" for note in notes(view))
+    parts += ["## Arms", markdown_table(Table.of(*arm_rows(view))), remarks]
     problems = table.problems(view.runs, view.metric)
     parts.append("## Runs that are not valid")
     if problems.empty:
@@ -100,7 +101,7 @@ def markdown(
     else:
         rows = [[str(row[name]) if name != "key" else str(row[name])[:8] for name in problems.columns]
                 for _, row in problems.iterrows()]  # fmt: skip
-        parts.append(table_markdown(Table.of(list(problems.columns), rows)))
+        parts.append(markdown_table(Table.of(list(problems.columns), rows)))
     parts.append("## Figures")
     for figure in figures.discover():
         if figure.name in drawn:
@@ -108,10 +109,10 @@ def markdown(
             parts += [
                 f"### {figure.title}",
                 f"![{figure.title}]({image})",
-                escape_markdown(figure.caption_for(view)),
+                escaped(figure.caption_for(view)),
             ]
         else:
-            parts += [f"### {figure.title}", f"Not drawn: {escape_markdown(skipped[figure.name])}."]
+            parts += [f"### {figure.title}", f"Not drawn: {escaped(skipped[figure.name])}."]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

@@ -90,7 +90,7 @@ def overrides(view: StudyView, arm: str) -> list[str]:
 
 
 def _varied(view: StudyView) -> list[str]:
-    """Settings besides the loss that differ between runs, such as a swept gain. A config group's name is not a setting."""
+    """Settings besides the loss that differ between runs, such as a swept gain; no config group's name."""
     valid = set(view.runs.loc[view.runs["valid"], "run_id"])
     values: dict[str, set[str]] = {}
     for run in view.study.runs:
