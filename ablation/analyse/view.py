@@ -1,13 +1,85 @@
-"""From a study's name to its tables: the way in for an analysis of one's own."""
+"""A study as data: what figures and statistics look at, also for an analysis of one's own."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
-if TYPE_CHECKING:
-    import pandas as pd
+import pandas as pd
 
-    from ablation.analyse.figures import StudyView
+from ablation.analyse.detections.run_files import RunArtifacts
+from ablation.analyse.tables import completeness, table
+from ablation.records import StudyRecord, metric_and_level
+
+
+@dataclass(frozen=True)
+class StudyView:
+    """All that a figure may look at.
+
+    Attributes:
+        study: the records; figures need them for curves only.
+        runs, arms: see table.runs_table and table.arms_table, made for `metric` and `level`.
+        metric: what is compared, such as val/AP.
+        level: of every interval.
+        baseline: the arm of plain BCE, or None.
+        not_held: settings other than loss and seed that differ between finished runs.
+        partial: what an incomplete study says on every figure; empty for a complete one.
+        artifacts: the files that the runs left; None: only what the tables hold.
+    """
+
+    study: StudyRecord
+    runs: pd.DataFrame
+    arms: pd.DataFrame
+    metric: str
+    level: float
+    baseline: str | None
+    not_held: tuple[str, ...]
+    partial: str = ""
+    artifacts: RunArtifacts | None = None
+
+    @property
+    def percent(self) -> str:
+        """The level for people: '95%'."""
+        return f"{100 * self.level:g}%"
+
+    @property
+    def n_text(self) -> str:
+        """How many seeds stand behind the arms: 'n = 5 seeds per arm', 'n = 1 to 5 seeds per arm'."""
+        n = self.arms.loc[self.arms["n"] > 0, "n"]
+        if n.empty:
+            return "n = 0: no arm has a finished run"
+        low, high = int(n.min()), int(n.max())
+        count = f"{low}" if low == high else f"{low} to {high}"
+        return f"n = {count} {'seed' if high == 1 else 'seeds'} per arm"
+
+    @property
+    def held_text(self) -> str:
+        """What the arms share, what they should share but do not, and that runs are missing if any are."""
+        stamp = f" {self.partial}" if self.partial else ""
+        if self.not_held:
+            return f"NOT held fixed besides the loss: {', '.join(self.not_held)}.{stamp}"
+        gains = " and the gain of its term" if self.arms["gain"].nunique() > 1 else ""
+        return (
+            f"Held fixed: everything but the loss{gains}; arms with one seed share weights, images and "
+            f"their order.{stamp}"
+        )
+
+
+def study_view(
+    study: StudyRecord, metric: str = "val/AP", level: float = 0.95, artifacts: RunArtifacts | None = None
+) -> StudyView:
+    """The tables of a study, made once for all figures."""
+    runs = table.runs_table(study)
+    return StudyView(
+        study=study,
+        runs=runs,
+        arms=table.arms_table(runs, metric, level),
+        metric=metric,
+        level=level,
+        baseline=table.baseline_arm(runs),
+        not_held=tuple(table.not_held_fixed(study)),
+        partial=completeness.stamp(runs, metric),
+        artifacts=artifacts,
+    )
 
 
 def load_view(study: str, *, metric: str | None = None, uri: str | None = None) -> StudyView:
@@ -21,19 +93,13 @@ def load_view(study: str, *, metric: str | None = None, uri: str | None = None) 
     Raises:
         UsageError: no such store or study; the message names the studies that there are.
     """
-    from dataclasses import replace
-
-    from ablation.analyse.detections.run_files import RunArtifacts
-    from ablation.analyse.figures import study_view
-    from ablation.records import metric_and_level
     from ablation.tracking.store import Store, fetch_artifact, load_study
 
     store = Store.of(uri, None)
     record = load_study(store, study)
     declared_metric, level = metric_and_level(record.declared)
-    view = study_view(record, metric or declared_metric, level)
     artifacts = RunArtifacts(record, lambda run_id, path: fetch_artifact(store, run_id, path))
-    return replace(view, artifacts=artifacts)
+    return study_view(record, metric or declared_metric, level, artifacts)
 
 
 def load_runs(study: str, *, uri: str | None = None) -> pd.DataFrame:

@@ -6,90 +6,15 @@ import importlib
 import io
 import pkgutil
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import matplotlib as mpl
 import matplotlib.figure
 import matplotlib.style
-import pandas as pd
 
-from ablation.analyse.detections.run_files import RunArtifacts
 from ablation.analyse.figures import _style
-from ablation.analyse.tables import completeness, table
+from ablation.analyse.view import StudyView
 from ablation.errors import AblationError
-from ablation.records import StudyRecord
-
-
-@dataclass(frozen=True)
-class StudyView:
-    """All that a figure may look at.
-
-    Attributes:
-        study: the records; figures need them for curves only.
-        runs, arms: see table.runs_table and table.arms_table, made for `metric` and `level`.
-        metric: what is compared, such as val/AP.
-        level: of every interval.
-        baseline: the arm of plain BCE, or None.
-        not_held: settings other than loss and seed that differ between finished runs.
-        partial: what an incomplete study says on every figure; empty for a complete one.
-        artifacts: the files that the runs left; None: only what the tables hold.
-    """
-
-    study: StudyRecord
-    runs: pd.DataFrame
-    arms: pd.DataFrame
-    metric: str
-    level: float
-    baseline: str | None
-    not_held: tuple[str, ...]
-    partial: str = ""
-    artifacts: RunArtifacts | None = None
-
-    @property
-    def percent(self) -> str:
-        """The level for people: '95%'."""
-        return f"{100 * self.level:g}%"
-
-    @property
-    def n_text(self) -> str:
-        """How many seeds stand behind the arms: 'n = 5 seeds per arm', 'n = 1 to 5 seeds per arm'."""
-        n = self.arms.loc[self.arms["n"] > 0, "n"]
-        if n.empty:
-            return "n = 0: no arm has a finished run"
-        low, high = int(n.min()), int(n.max())
-        count = f"{low}" if low == high else f"{low} to {high}"
-        return f"n = {count} {'seed' if high == 1 else 'seeds'} per arm"
-
-    @property
-    def held_text(self) -> str:
-        """What the arms share, what they should share but do not, and that runs are missing if any are."""
-        stamp = f" {self.partial}" if self.partial else ""
-        if self.not_held:
-            return f"NOT held fixed besides the loss: {', '.join(self.not_held)}.{stamp}"
-        gains = " and the gain of its term" if self.arms["gain"].nunique() > 1 else ""
-        return (
-            f"Held fixed: everything but the loss{gains}; arms with one seed share weights, images and "
-            f"their order.{stamp}"
-        )
-
-
-def study_view(
-    study: StudyRecord, metric: str = "val/AP", level: float = 0.95, artifacts: RunArtifacts | None = None
-) -> StudyView:
-    """The tables of a study, made once for all figures."""
-    runs = table.runs_table(study)
-    return StudyView(
-        study=study,
-        runs=runs,
-        arms=table.arms_table(runs, metric, level),
-        metric=metric,
-        level=level,
-        baseline=table.baseline_arm(runs),
-        not_held=tuple(table.not_held_fixed(study)),
-        partial=completeness.stamp(runs, metric),
-        artifacts=artifacts,
-    )
 
 
 class Figure(ABC):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from ablation.analyse.figures._base import StudyView
+from ablation.analyse.view import StudyView
 
 LOSS_NAME = "focal"
 

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ablation.analyse.figures._base import StudyView
 from ablation.analyse.figures._grid import focal_arms
+from ablation.analyse.view import StudyView
 
 Floats = NDArray[np.float64]
 MIN_ARMS = 5

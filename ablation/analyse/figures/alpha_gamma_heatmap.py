@@ -10,7 +10,7 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Rectangle
 
-from ablation.analyse.figures._base import Figure, StudyView
+from ablation.analyse.figures._base import Figure
 from ablation.analyse.figures._grid import (
     Grid,
     alpha_name,
@@ -20,6 +20,7 @@ from ablation.analyse.figures._grid import (
     why_no_grid,
 )
 from ablation.analyse.figures._style import BETTER, MUTED, WIDTH_IN, WORSE, number, signed
+from ablation.analyse.view import StudyView
 
 COLOURS = LinearSegmentedColormap.from_list("worse_better", [WORSE, "#F7F7F7", BETTER])
 

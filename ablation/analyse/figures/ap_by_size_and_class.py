@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure as Canvas
 
 from ablation.analyse.figures._artifacts import ArtifactFigure, PlottedArm, legend, plotted_arms
-from ablation.analyse.figures._base import StudyView
 from ablation.analyse.figures._style import MUTED, WIDTH_IN
+from ablation.analyse.view import StudyView
 
 SIZES = {
     "small": (0.0, 32.0**2),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure as Canvas
 
-from ablation.analyse.figures._base import Figure, StudyView
+from ablation.analyse.figures._base import Figure
 from ablation.analyse.figures._style import BETTER, MUTED, WIDTH_IN, WORSE, signed
+from ablation.analyse.view import StudyView
 
 RAW, RECALIBRATED = "val/AP", "val/AP_recalibrated"
 

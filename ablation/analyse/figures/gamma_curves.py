@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from ablation.analyse.figures._base import Figure, StudyView
+from ablation.analyse.figures._base import Figure
 from ablation.analyse.figures._grid import (
     Grid,
     alpha_name,
@@ -26,6 +26,7 @@ from ablation.analyse.figures._style import (
     marker,
     number,
 )
+from ablation.analyse.view import StudyView
 
 
 class GammaCurves(Figure):

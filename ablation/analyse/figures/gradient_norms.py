@@ -15,8 +15,8 @@ from ablation.analyse.figures._artifacts import (
     probability_axis,
     shares,
 )
-from ablation.analyse.figures._base import StudyView
 from ablation.analyse.figures._style import WIDTH_IN
+from ablation.analyse.view import StudyView
 
 COARSER = 4
 """Bins of the files that are drawn as one: half a decade, and one unit of the logit."""

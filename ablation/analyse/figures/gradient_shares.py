@@ -10,8 +10,8 @@ from matplotlib.figure import Figure as Canvas
 
 from ablation.analyse.detections.run_files import number
 from ablation.analyse.figures._artifacts import DiagnosticFigure, Floats
-from ablation.analyse.figures._base import StudyView
 from ablation.analyse.figures._style import WIDTH_IN
+from ablation.analyse.view import StudyView
 
 GROUPS = {"positives": "#0072B2", "hard_negatives": "#D55E00", "easy_negatives": "#E6C79C"}
 TERMS = {"confidence": "#009E73", "class": "#CC79A7", "box": "#BBBBBB"}

@@ -6,9 +6,9 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure as Canvas
 
 from ablation.analyse.figures._artifacts import DiagnosticFigure, PlottedArm, curve
-from ablation.analyse.figures._base import StudyView
 from ablation.analyse.figures._cdf import curves, hardest, panels
 from ablation.analyse.figures._style import DASHES
+from ablation.analyse.view import StudyView
 
 FAMILY = "focal"
 COLOURS_BY_GAMMA = ("#000000", "#3B0F70", "#8C2981", "#DE4968", "#FE9F6D")

@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure as Canvas
 
 from ablation.analyse.figures._artifacts import DiagnosticFigure, middles, probability_axis, shares
-from ablation.analyse.figures._base import StudyView
 from ablation.analyse.figures._style import WIDTH_IN
+from ablation.analyse.view import StudyView
 
 PARTS = {"negatives": "#D55E00", "positives": "#0072B2"}
 

@@ -7,8 +7,8 @@ from matplotlib.figure import Figure as Canvas
 
 from ablation.analyse.detections.matching import RECALLS, Matches, precision_curves
 from ablation.analyse.figures._artifacts import DetectionFigure, Floats, curve, legend
-from ablation.analyse.figures._base import StudyView
 from ablation.analyse.figures._style import WIDTH_IN
+from ablation.analyse.view import StudyView
 
 CLASSES = 5
 """As many classes as have a panel of their own: those with the most objects."""

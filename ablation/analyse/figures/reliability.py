@@ -14,8 +14,8 @@ from ablation.analyse.detections.calibration import (
     reliability,
 )
 from ablation.analyse.figures._artifacts import DetectionFigure, Floats, PlottedArm, artifacts_of
-from ablation.analyse.figures._base import StudyView
 from ablation.analyse.figures._style import MUTED, WIDTH_IN, number
+from ablation.analyse.view import StudyView
 
 INVERSION = "diagnostics/score_inversion.json"
 FEW = 20

@@ -8,8 +8,8 @@ from scipy.special import expit, logit
 
 from ablation.analyse.detections.calibration import Inversion
 from ablation.analyse.figures._artifacts import DiagnosticFigure, legend, probability_axis
-from ablation.analyse.figures._base import StudyView
 from ablation.analyse.figures._style import MUTED, WIDTH_IN
+from ablation.analyse.view import StudyView
 
 LOGITS = np.linspace(-8, 8, 321)
 

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure as Canvas
 
 from ablation.analyse.detections.tide import TYPES, Errors, errors
 from ablation.analyse.figures._artifacts import DetectionFigure, PlottedArm, artifacts_of, legend
-from ablation.analyse.figures._base import StudyView
 from ablation.analyse.figures._style import MUTED, WIDTH_IN
+from ablation.analyse.view import StudyView
 
 
 class TideErrors(DetectionFigure):

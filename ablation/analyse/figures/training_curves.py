@@ -8,10 +8,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from ablation.analyse.figures._base import Figure, StudyView
+from ablation.analyse.figures._base import Figure
 from ablation.analyse.figures._style import BASELINE, WIDTH_IN, colour, dash
 from ablation.analyse.tables import table
 from ablation.analyse.tables.settings import LOSS, format_setting
+from ablation.analyse.view import StudyView
 
 ONE_PANEL = 6
 """As many arms besides the baseline as one panel can show; more are spread over panels."""

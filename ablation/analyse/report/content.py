@@ -12,7 +12,6 @@ import pandas as pd
 from ablation import __version__
 from ablation.analyse import figures
 from ablation.analyse.detections.run_files import RunArtifacts
-from ablation.analyse.figures import StudyView
 from ablation.analyse.report import markdown as text
 from ablation.analyse.report import recommendation as use
 from ablation.analyse.report.data_section import about_data
@@ -21,6 +20,7 @@ from ablation.analyse.report.html import Answer, Page, Picture, RunLine, Snippet
 from ablation.analyse.tables import table
 from ablation.analyse.tables.settings import format_setting, parse_setting
 from ablation.analyse.verdict.verdict import StudyVerdict
+from ablation.analyse.view import StudyView
 
 Link = Callable[[str], str]
 """run_id -> the address of the run in MLflow's UI, or ''."""

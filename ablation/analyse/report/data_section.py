@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ablation.analyse.detections.run_files import RunArtifacts
-from ablation.analyse.figures import StudyView
 from ablation.analyse.report.formats import Table
+from ablation.analyse.view import StudyView
 
 _FAULTS_SHOWN = 30
 

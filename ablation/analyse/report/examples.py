@@ -19,12 +19,13 @@ from matplotlib.patches import Rectangle
 
 from ablation.analyse.detections.matching import matches_of
 from ablation.analyse.detections.run_files import RunArtifacts
-from ablation.analyse.figures import StudyView, _style
+from ablation.analyse.figures import _style
 from ablation.analyse.figures._base import save
 from ablation.analyse.report.differences import Box, Pair, Side, most_different
 from ablation.analyse.report.html import Picture, picture
 from ablation.analyse.report.recommendation import arm_threshold, valid_runs
 from ablation.analyse.verdict.verdict import StudyVerdict
+from ablation.analyse.view import StudyView
 from ablation.data.dataset import DataSource, Image, Split
 from ablation.errors import AblationError, one_line
 from ablation.files import write_atomic

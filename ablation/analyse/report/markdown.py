@@ -14,9 +14,10 @@ from ablation.analyse.report.formats import escape_markdown as escaped
 from ablation.analyse.report.formats import markdown as markdown_table
 from ablation.analyse.statistics.paired import MIN_PAIRS
 from ablation.analyse.tables import table
+from ablation.analyse.view import StudyView
 
 
-def arm_rows(view: figures.StudyView) -> tuple[list[str], list[list[str]]]:
+def arm_rows(view: StudyView) -> tuple[list[str], list[list[str]]]:
     """The arms table for people: header and cells."""
     head = ["arm", "n", view.metric, "sd", f"{view.percent} interval", "difference to BCE",
             f"{view.percent} interval", "pairs", "p sign-flip", "p Holm", "verdict",
@@ -44,7 +45,7 @@ def arm_rows(view: figures.StudyView) -> tuple[list[str], list[list[str]]]:
     return head, rows
 
 
-def _covers(view: figures.StudyView) -> str:
+def _covers(view: StudyView) -> str:
     """What the differences' intervals cover."""
     compared = view.arms[view.arms["n_pairs"] > 1]
     known = compared.get("image_se", pd.Series(math.nan, index=compared.index)).notna()
@@ -69,7 +70,7 @@ def _interval(low: float, high: float, form: str) -> str:
     return f"[{low:{form}}, {high:{form}}]" if math.isfinite(low) and math.isfinite(high) else ""
 
 
-def terminal(view: figures.StudyView) -> str:
+def terminal(view: StudyView) -> str:
     """Columns of equal width, the first to the left, numbers to the right; empty columns left out."""
     arms = Table.of(*arm_rows(view)).used()
     lines = [arms.head, *arms.rows]
@@ -83,7 +84,7 @@ def terminal(view: figures.StudyView) -> str:
 
 
 def markdown(
-    view: figures.StudyView, sentence: str, drawn: dict[str, tuple[Path, ...]], skipped: dict[str, str]
+    view: StudyView, sentence: str, drawn: dict[str, tuple[Path, ...]], skipped: dict[str, str]
 ) -> str:
     """The report as one Markdown text; `drawn` and `skipped` as in report.ReportFiles."""
     study = view.study
@@ -116,7 +117,7 @@ def markdown(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def notes(view: figures.StudyView) -> Iterable[str]:
+def notes(view: StudyView) -> Iterable[str]:
     """What the reader of the table has to know, and what these numbers cannot carry."""
     n = view.arms.loc[view.arms["n"] > 0, "n"]
     yield (

@@ -11,9 +11,9 @@ import numpy as np
 from ablation.analyse.detections.matching import Floats, matches_of
 from ablation.analyse.detections.run_files import RunArtifacts
 from ablation.analyse.detections.thresholds import threshold_curve
-from ablation.analyse.figures import StudyView
 from ablation.analyse.tables import table
 from ablation.analyse.tables.settings import format_setting, is_setting, parse_setting
+from ablation.analyse.view import StudyView
 from ablation.records import RunRecord
 
 GRID = np.round(np.arange(0.01, 1.0, 0.01), 2)

@@ -17,6 +17,7 @@ from ablation.analyse.report.examples import write_examples
 from ablation.analyse.report.html import render
 from ablation.analyse.tables import table
 from ablation.analyse.verdict.verdict import StudyVerdict, judge, judged
+from ablation.analyse.view import StudyView, study_view
 from ablation.errors import AblationError, UsageError, one_line
 from ablation.files import write_atomic, write_text
 from ablation.records import StudyRecord
@@ -105,7 +106,7 @@ def write_report(
         raise UsageError(f"level={level:g}: must lie between 0 and 1, such as 0.95")
     _require_values(study, metric)
     kept = RunArtifacts(study) if artifacts is None else artifacts
-    view = figures.study_view(study, metric, level)
+    view = study_view(study, metric, level)
     view = replace(view, artifacts=kept)
     verdict = judge(view, partial=partial, generator=generator(0, "report"), artifacts=kept)
     view = judged(view, verdict)
@@ -122,7 +123,7 @@ def write_report(
 
 
 def _write_tables(
-    view: figures.StudyView,
+    view: StudyView,
     verdict: StudyVerdict,
     folder: Path,
     drawn: dict[str, tuple[Path, ...]],
@@ -145,7 +146,7 @@ def _write_tables(
     return {name: folder / name for name in contents}
 
 
-def _runs_for_people(view: figures.StudyView) -> tables.Table:
+def _runs_for_people(view: StudyView) -> tables.Table:
     """Every run with its state, value and key."""
     rows = []
     for _, run in view.runs.iterrows():
@@ -176,9 +177,7 @@ def _require_values(study: StudyRecord, metric: str) -> None:
         raise UsageError(f"metric={metric}: no finished run of study {study.name} has it; they have: {shown}")
 
 
-def _write_figures(
-    view: figures.StudyView, folder: Path
-) -> tuple[dict[str, tuple[Path, ...]], dict[str, str]]:
+def _write_figures(view: StudyView, folder: Path) -> tuple[dict[str, tuple[Path, ...]], dict[str, str]]:
     drawn: dict[str, tuple[Path, ...]] = {}
     skipped: dict[str, str] = {}
     for figure in figures.discover():

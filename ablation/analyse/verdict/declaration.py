@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ablation.analyse.figures import StudyView
 from ablation.analyse.tables.settings import BASELINE_LOSS
+from ablation.analyse.view import StudyView
 from ablation.records import declaration_that_counts
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ablation.analyse.figures import StudyView
 from ablation.analyse.statistics.image_resampling import MOST_RUNS, ImageLevel
 from ablation.analyse.statistics.paired import Comparison
 from ablation.analyse.tables.settings import BASELINE_LOSS
 from ablation.analyse.verdict.declaration import DeclaredTerms
 from ablation.analyse.verdict.headline import ArmRuns, Headline
+from ablation.analyse.view import StudyView
 
 
 def limitations(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ablation.analyse.figures import StudyView
 from ablation.analyse.statistics.paired import BETTER, EQUIVALENT, WORSE, Comparison
 from ablation.analyse.tables.settings import BASELINE_LOSS
 from ablation.analyse.verdict.headline import Headline
+from ablation.analyse.view import StudyView
 
 
 def of_study(

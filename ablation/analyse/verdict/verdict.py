@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from ablation.analyse.figures import StudyView
 from ablation.analyse.statistics.families import holm
 from ablation.analyse.statistics.image_resampling import MOST_RUNS, DetectionSource, ImageLevel, image_level
 from ablation.analyse.statistics.paired import (
@@ -28,6 +27,7 @@ from ablation.analyse.verdict import limitations as limits
 from ablation.analyse.verdict import sentence
 from ablation.analyse.verdict.declaration import DeclaredTerms, declared_terms
 from ablation.analyse.verdict.headline import ArmRuns, Headline, headline, image_of
+from ablation.analyse.view import StudyView
 
 __all__ = ["VERDICTS", "Comparison", "StudyVerdict", "judge", "judged"]
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ablation.analyse import figures
 from ablation.analyse.detections.run_files import RunArtifacts
 from ablation.analyse.verdict.headline import Headline
 from ablation.analyse.verdict.verdict import judge
+from ablation.analyse.view import study_view
 from ablation.commands.confirm.choice import Choice, arguments, choice_file, fix_choice, read_test
 from ablation.commands.confirm.verdict import Confirmation, Kept, confirm_verdict
 from ablation.errors import AblationError, UsageError
@@ -82,7 +82,7 @@ def confirm(study: str, seeds: Sequence[int], out: Path, store: Store, extra: Se
 
 
 def _finalists(record: StudyRecord, metric: str, level: float) -> Headline:
-    view = figures.study_view(record, metric, level)
+    view = study_view(record, metric, level)
     # Missing or pruned arms do not matter here: however the choice was made, it is confirmed afresh.
     main = judge(view, partial=True, generator=generator(0, "report"), artifacts=None).headline
     if main is None:

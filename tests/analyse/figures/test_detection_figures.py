@@ -15,6 +15,7 @@ from ablation.analyse import figures
 from ablation.analyse.detections.run_files import RunArtifacts
 from ablation.analyse.figures import _style
 from ablation.analyse.figures._artifacts import MOST, ArtifactFigure, plotted_arms
+from ablation.analyse.view import StudyView, study_view
 
 ALL = {figure.name: figure for figure in figures.discover()}
 FROM_FILES = sorted(
@@ -22,7 +23,7 @@ FROM_FILES = sorted(
 )
 
 
-def draw(name: str, view: figures.StudyView) -> Canvas:
+def draw(name: str, view: StudyView) -> Canvas:
     with mpl.style.context(["default", _style.STYLE]):
         return ALL[name].draw(view)
 
@@ -40,10 +41,10 @@ def test_of_many_arms_the_baseline_the_best_of_each_loss_and_the_worst_are_shown
         [(bce(), 0.40), (bce(4.0), 0.42), *[(focal(0.25, g), 0.5 - 0.02 * g) for g in range(12)]],
         [0, 1], sd_seed=0, sd_noise=0,
     )  # fmt: skip
-    arms = [arm.arm for arm in plotted_arms(figures.study_view(record))]
+    arms = [arm.arm for arm in plotted_arms(study_view(record))]
     assert len(arms) == MOST and arms[0] == "bce" and len(set(arms)) == MOST
     assert {"bce-pos_weight=4", "focal-alpha=0.25-gamma=0", "focal-alpha=0.25-gamma=11"} <= set(arms)
-    everything = plotted_arms(figures.study_view(study([(bce(), 0.4), (focal(0.5, 1), 0.3)], [0, 1])))
+    everything = plotted_arms(study_view(study([(bce(), 0.4), (focal(0.5, 1), 0.3)], [0, 1])))
     assert [arm.legend for arm in everything] == ["BCE (n = 2)", "focal (alpha=0.5, gamma=1) (n = 2)"]
 
 
@@ -52,7 +53,7 @@ def test_a_run_without_the_file_is_not_counted(tmp_path: Path) -> None:
     whole = made_up(record, tmp_path)
     lost = next(run.run_id for run in record.runs if run.arm == "bce" and run.seed == 1)
     artifacts = RunArtifacts(record, lambda run, name: None if run == lost else whole.path(name, run))
-    view = figures.study_view(record, artifacts=artifacts)
+    view = study_view(record, artifacts=artifacts)
     assert "BCE (n = 2 of 3)" in words(draw("pr_curves", view))
     assert "BCE\nn = 2 of 3" in words(draw("gradient_shares", view))
 
@@ -60,11 +61,11 @@ def test_a_run_without_the_file_is_not_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", FROM_FILES)
 def test_without_files_a_figure_says_so(name: str) -> None:
     record = grid([0])
-    assert ALL[name].applies(figures.study_view(record)) == "the files of the runs are not at hand"
-    reason = ALL[name].applies(figures.study_view(record, artifacts=RunArtifacts(record)))
+    assert ALL[name].applies(study_view(record)) == "the files of the runs are not at hand"
+    reason = ALL[name].applies(study_view(record, artifacts=RunArtifacts(record)))
     assert reason is not None and reason.startswith("no finished run left ")
     unfinished = with_state(study([(bce(), 0.4)], [0]), "bce", 0, "DIVERGED")
-    view = figures.study_view(unfinished, artifacts=made_up(unfinished, Path("/nowhere")))
+    view = study_view(unfinished, artifacts=made_up(unfinished, Path("/nowhere")))
     assert ALL[name].applies(view) is not None
 
 
@@ -74,7 +75,7 @@ def test_a_study_of_one_run_and_one_of_25_arms_are_drawn(name: str, tmp_path: Pa
     one = study([(focal(0.5, 1), 0.4)], [0])
     many = grid([0], alphas=(None, 0.1, 0.25, 0.5, 0.75, 0.9))
     for record in (one, many):
-        view = figures.study_view(record, artifacts=made_up(record, tmp_path))
+        view = study_view(record, artifacts=made_up(record, tmp_path))
         assert ALL[name].applies(view) is None
         canvas = draw(name, view)
         assert canvas.get_figwidth() <= 7.0 and canvas.get_figheight() <= 8.0
@@ -90,7 +91,7 @@ def test_detections_without_any_result_are_drawn(tmp_path: Path) -> None:
     nothing.write_text("[]")
     empty = {run.run_id for run in record.runs if run.arm == "bce"}
     fetch = lambda run, name: nothing if run in empty and name.endswith("val.json") else whole.path(name, run)  # noqa: E731
-    view = figures.study_view(record, artifacts=RunArtifacts(record, fetch))
+    view = study_view(record, artifacts=RunArtifacts(record, fetch))
     for name in ("f1_threshold", "pr_curves", "false_positives", "tide_errors", "reliability"):
         assert ALL[name].applies(view) is None
         draw(name, view)
@@ -98,10 +99,10 @@ def test_detections_without_any_result_are_drawn(tmp_path: Path) -> None:
 
 def test_ap_recalibrated_says_how_much_each_arm_changes() -> None:
     record = study([(bce(), 0.4), (focal(0.5, 1), 0.3)], [0, 1])
-    said = words(draw("ap_recalibrated", figures.study_view(record)))
+    said = words(draw("ap_recalibrated", study_view(record)))
     assert "+0.000, n = 2" in said and "+0.004, n = 2" in said
     without = dataclasses.replace(
         record, runs=[dataclasses.replace(run, metrics={"val/AP": 0.4}) for run in record.runs]
     )
-    assert "val/AP_recalibrated" in str(ALL["ap_recalibrated"].applies(figures.study_view(without)))
-    assert "AP by size" in str(ALL["ap_by_size_and_class"].applies(figures.study_view(without)))
+    assert "val/AP_recalibrated" in str(ALL["ap_recalibrated"].applies(study_view(without)))
+    assert "AP by size" in str(ALL["ap_by_size_and_class"].applies(study_view(without)))

@@ -16,6 +16,7 @@ from matplotlib.image import imread
 
 from ablation.analyse import figures
 from ablation.analyse.figures import _style
+from ablation.analyse.view import StudyView, study_view
 from ablation.errors import AblationError
 from ablation.records import StudyRecord
 
@@ -51,10 +52,10 @@ def holed(seeds: int) -> StudyRecord:
     return record
 
 
-def view_of(record: StudyRecord) -> figures.StudyView:
+def view_of(record: StudyRecord) -> StudyView:
     """The study with the files that its runs would have left."""
     folder = Path(tempfile.mkdtemp(dir=FILES.name))
-    return figures.study_view(record, artifacts=made_up(record, folder))
+    return study_view(record, artifacts=made_up(record, folder))
 
 
 def texts(name: str, record: StudyRecord) -> str:
@@ -78,7 +79,7 @@ def test_captions_say_n_and_what_is_held_fixed(name: str) -> None:
 
 def test_captions_say_what_is_not_held_fixed() -> None:
     other = run(focal(0.5, 2), 0, 0.4, extra={"optim.lr": "0.02"})
-    view = figures.study_view(StudyRecord("s", [run(bce(), 0, 0.4), other]))
+    view = study_view(StudyRecord("s", [run(bce(), 0, 0.4), other]))
     assert "NOT held fixed besides the loss: optim.lr." in ALL["gamma_curves"].caption_for(view)
 
 
@@ -107,7 +108,7 @@ def test_equal_studies_give_equal_bytes_whatever_the_users_style(name: str) -> N
 
 def test_drawing_leaves_no_global_state() -> None:
     before = dict(mpl.rcParams)
-    figures.render(ALL["gamma_curves"], figures.study_view(grid([0, 1])), ("png",))
+    figures.render(ALL["gamma_curves"], study_view(grid([0, 1])), ("png",))
     assert dict(mpl.rcParams) == before
 
 
@@ -144,7 +145,7 @@ def test_without_bce_the_heat_map_says_so_and_shows_no_difference() -> None:
 def test_gamma_curves_keep_the_points_readable_at_two_seeds() -> None:
     record = grid([0, 1])
     with mpl.style.context(["default", _style.STYLE]):
-        ax = ALL["gamma_curves"].draw(figures.study_view(record)).axes[0]
+        ax = ALL["gamma_curves"].draw(study_view(record)).axes[0]
     low, high = ax.get_ylim()
     values = [item.metrics["val/AP"] for item in record.runs]
     assert low < min(values) and max(values) < high
@@ -156,7 +157,7 @@ def test_gamma_curves_keep_the_points_readable_at_two_seeds() -> None:
 
 def test_gamma_curves_do_not_bridge_an_arm_without_a_value() -> None:
     with mpl.style.context(["default", _style.STYLE]):
-        ax = ALL["gamma_curves"].draw(figures.study_view(holed(2))).axes[0]
+        ax = ALL["gamma_curves"].draw(study_view(holed(2))).axes[0]
     line = next(line for line in ax.lines if line.get_label() == "focal, alpha = 0.25")
     assert [bool(np.isnan(y)) for y in line.get_ydata()] == [False, False, True, False]
     assert "x" in {line.get_marker() for line in ax.lines}
@@ -190,7 +191,7 @@ def test_training_curves_name_every_arm() -> None:
     ],
 )  # fmt: skip
 def test_a_figure_that_cannot_be_drawn_says_why(name: str, record: StudyRecord, reason: str) -> None:
-    assert reason in str(ALL[name].applies(figures.study_view(record)))
+    assert reason in str(ALL[name].applies(study_view(record)))
 
 
 @pytest.fixture
@@ -209,7 +210,7 @@ def test_a_dropped_file_is_a_figure(package: Path) -> None:
     (package / "_helper.py").write_text("raise RuntimeError('helpers are not imported')")
     found = {figure.name: figure for figure in figures.discover()}
     assert set(found) == {*ALL, "dropped_in"}
-    assert figures.render(found["dropped_in"], figures.study_view(grid([0])))["png"].startswith(b"\x89PNG")
+    assert figures.render(found["dropped_in"], study_view(grid([0])))["png"].startswith(b"\x89PNG")
 
 
 def test_a_figure_with_another_files_name_is_refused(package: Path) -> None:
@@ -229,7 +230,7 @@ def test_the_example_of_the_readme_works(package: Path) -> None:
     code = readme.split("```python\n")[1].split("```")[0].replace("seed_spread", "dropped_readme")
     (package / "dropped_readme.py").write_text(code)
     found = {figure.name: figure for figure in figures.discover()}["dropped_readme"]
-    view = figures.study_view(grid([0, 1]))
+    view = study_view(grid([0, 1]))
     assert found.applies(view) is None and len(figures.render(found, view, ("png",))["png"]) > 5000
 
 

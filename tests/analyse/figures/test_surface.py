@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from helpers.synthetic import bce, focal, grid, study
 
-from ablation.analyse import figures
 from ablation.analyse.figures._surface import fit, points, why_no_surface
+from ablation.analyse.view import study_view
 from ablation.records import StudyRecord
 from ablation.rng import generator
 
@@ -24,7 +24,7 @@ def planted(noise: float) -> StudyRecord:
 
 
 def test_a_planted_hill_is_found() -> None:
-    surface = fit(points(figures.study_view(planted(0.005))), generator(0, "surface"))
+    surface = fit(points(study_view(planted(0.005))), generator(0, "surface"))
     row, column = np.unravel_index(int(surface.mean.argmax()), surface.mean.shape)
     assert surface.gammas[column] == pytest.approx(2, abs=0.3)
     assert surface.logits[row] == pytest.approx(np.log(3), abs=0.4)
@@ -35,14 +35,14 @@ def test_a_planted_hill_is_found() -> None:
 
 
 def test_noise_widens_where_the_best_may_lie() -> None:
-    clear, noisy = (fit(points(figures.study_view(planted(n))), generator(0, "s")) for n in (0.002, 0.05))
+    clear, noisy = (fit(points(study_view(planted(n))), generator(0, "s")) for n in (0.002, 0.05))
     assert (noisy.best > 0).sum() > 2 * (clear.best > 0).sum() and noisy.noise > 5 * clear.noise
 
 
 def test_arms_without_alpha_are_left_out_and_too_few_are_told() -> None:
-    view = figures.study_view(grid([0, 1]))
+    view = study_view(grid([0, 1]))
     assert set(points(view)["alpha"]) == {0.25, 0.75} and why_no_surface(view) is None
-    few = figures.study_view(study([(bce(), 0.4), (focal(0.5, 1), 0.4), (focal(None, 2), 0.4)], [0]))
+    few = study_view(study([(bce(), 0.4), (focal(0.5, 1), 0.4), (focal(None, 2), 0.4)], [0]))
     assert "the study has 1" in str(why_no_surface(few))
-    line = figures.study_view(study([(bce(), 0.4)] + [(focal(0.5, g), 0.4) for g in range(6)], [0]))
+    line = study_view(study([(bce(), 0.4)] + [(focal(0.5, g), 0.4) for g in range(6)], [0]))
     assert why_no_surface(line) == "alpha or gamma has one value only"

@@ -18,6 +18,7 @@ from ablation.analyse.report import html
 from ablation.analyse.report import recommendation as use
 from ablation.analyse.report.data_section import about_data
 from ablation.analyse.report.report import ReportFiles, write_report
+from ablation.analyse.view import study_view
 from ablation.data.shapes import Shapes
 from ablation.records import Declaration, RunRecord, StudyRecord
 from ablation.study.app import composed
@@ -234,7 +235,7 @@ def test_settings_to_paste_compose_to_the_losses_that_they_came_from() -> None:
         dataclasses.replace(one, params=one.params | {"criterion.confidence_gain": gains.get(one.arm, "1.0")})
         for one in record.runs
     ]
-    view = figures.study_view(dataclasses.replace(record, runs=runs))
+    view = study_view(dataclasses.replace(record, runs=runs))
     for arm, params in (one for one, _ in arms):
         lines = use.overrides(view, arm)
         config = composed(shlex.split(" ".join(lines)))
@@ -249,7 +250,7 @@ def test_settings_to_paste_compose_to_the_losses_that_they_came_from() -> None:
 def test_an_arms_threshold_is_the_middle_of_its_seeds(tmp_path: Path) -> None:
     record = planted()
     artifacts = left_by(record, tmp_path, SCORES)
-    view = figures.study_view(record)
+    view = study_view(record)
     best = use.arm_threshold(view, "bce", artifacts)
     # Between the false detections (0.05) and the true ones (0.7) nothing changes: 0.06 to 0.70.
     assert best == use.ArmThreshold(score=0.38, f1=1.0, low=0.38, high=0.38, seeds=6)
@@ -258,7 +259,7 @@ def test_an_arms_threshold_is_the_middle_of_its_seeds(tmp_path: Path) -> None:
 
 def test_a_check_of_other_data_is_not_shown(tmp_path: Path) -> None:
     record = planted()
-    artifacts, view = left_by(record, tmp_path / "files", SCORES), figures.study_view(record)
+    artifacts, view = left_by(record, tmp_path / "files", SCORES), study_view(record)
     split = {"boxes_per_class": {"circle": 30, "square": 10}}
     content = {"fingerprint": "0" * 64, "size_px": 32, "classes": ["circle", "square"],
                "splits": {"train": split, "val": split}, "cells": {}}  # fmt: skip

@@ -12,10 +12,10 @@ import pytest
 from helpers.planted import truths_of
 from helpers.synthetic import bce, focal, grid, run, study, with_state
 
-from ablation.analyse import figures
 from ablation.analyse.statistics.paired import DecisionContext, compare, decide
 from ablation.analyse.statistics.power import power_of_difference, power_of_equivalence
 from ablation.analyse.verdict.verdict import StudyVerdict, judge, judged
+from ablation.analyse.view import study_view
 from ablation.commands.confirm.verdict import confirm_verdict
 from ablation.records import Declaration, StudyRecord
 from ablation.rng import generator
@@ -24,7 +24,7 @@ MARGIN = Declaration("val/AP", 0.01, 0.95)
 
 
 def say(record: StudyRecord, partial: bool = False, **more: Any) -> StudyVerdict:
-    view = figures.study_view(record)
+    view = study_view(record)
     return judge(view, partial=partial, generator=generator(0, "verdict"), **more)
 
 
@@ -123,7 +123,7 @@ def test_an_incomplete_study_is_refused_unless_partial(state: str) -> None:
     assert (
         "INCOMPLETE: 1 of 39 runs" in partial.limitations[0] and "incomplete: 1 of 39" not in found.sentence
     )
-    assert "1 of 39" in figures.study_view(record).held_text
+    assert "1 of 39" in study_view(record).held_text
 
 
 def test_pruned_arms_leave_no_verdict_even_if_partial() -> None:
@@ -169,7 +169,7 @@ def test_the_headline_is_against_the_best_tuned_bce() -> None:
     assert found.headline.comparison.difference == pytest.approx(-0.02, abs=0.005)
     assert "bce (gain=0.25)" in found.sentence and found.of(focal(0.5, 1)[0]).verdict == "better"  # type: ignore[union-attr]
     assert found.family == 2, "BCE's own arms are no part of the family"
-    view = figures.study_view(study(arms, range(2)))
+    view = study_view(study(arms, range(2)))
     assert view.baseline == "bce" and view.not_held == () and "the gain of its term" in view.held_text
 
 
@@ -255,7 +255,7 @@ def test_kept_detections_widen_the_interval_to_other_images() -> None:
         other.se == pytest.approx(np.hypot(one.se, other.image_se))
         and other.low < other.difference < other.high
     )
-    view = judged(figures.study_view(record), both)
+    view = judged(study_view(record), both)
     row = view.arms.iloc[1]
     assert (row["difference_low"], row["verdict"]) == (other.low, other.verdict)
     # Values that the detections do not give are not believed.
