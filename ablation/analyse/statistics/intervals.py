@@ -15,12 +15,23 @@ The mean of d over the seeds on one set of images has the variance S/n + V + W/n
   so W = n/(n - 1) x their difference, and V what is left; neither below 0.
 
 Their sum s^2/n + V is the variance; its degrees of freedom follow Welch and Satterthwaite, and the
-interval is mean +- t x its root. README.md beside this file shows how often it covers.
+interval is mean +- t x its root. docs/statistics.md shows how often it covers.
+
+With n seeds the unit of observation is one training, so n is small, and small n is what limits
+every statement here:
+
+- n = 1: no interval exists; every bound is NaN.
+- n = 2: Student's t has one degree of freedom and the 95 % interval is the mean +- 12.7 standard
+  errors. It is valid only if the values are normal, and its width is itself almost pure chance (two
+  seeds that happen to agree give a narrow interval that means nothing). Do not conclude from it.
+- n = 3 to 5: usable, but the exact sign-flip test cannot go below p = 0.25 (n = 3) or 0.0625
+  (n = 5), however large the effect.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,12 +59,12 @@ class ImagePart:
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean paired difference with its uncertainty; what cannot be given is NaN.
+    """A mean over seeds with its uncertainty; what cannot be given is NaN.
 
     Attributes:
-        mean, low, high: of the difference, in the metric's units; low <= mean <= high.
-        n: pairs, one per seed.
-        seed_sd: standard deviation of the single differences between seeds.
+        mean, low, high: in the metric's units; low <= mean <= high.
+        n: values, one per seed (or pair of runs of one seed).
+        sd: standard deviation of the values between seeds.
         image: what the choice of images adds; None where no detections were kept.
         se: standard error of the mean, both parts.
         df: degrees of freedom of se^2.
@@ -65,7 +76,7 @@ class Interval:
     low: float
     high: float
     n: int
-    seed_sd: float
+    sd: float
     image: ImagePart | None
     se: float
     df: float
@@ -120,7 +131,21 @@ def difference_interval(
     se = math.sqrt(total)
     if total == 0:
         return Interval(mean, mean, mean, n, sd, image, 0.0, float(n - 1), 1.0 if mean == 0 else 0.0)
-    df = total**2 / (seeds**2 / (n - 1) + (images**2 / image.df if image is not None else 0.0))
+    spread = seeds**2 / (n - 1) + (images**2 / image.df if image is not None else 0.0)
+    df = total**2 / spread if spread > 0 else float(n - 1)  # the squares of tiny variances underflow
     half = float(special.stdtrit(df, (1 + level) / 2)) * se
     p = float(2 * special.stdtr(df, -abs(mean) / se))
     return Interval(mean, mean - half, mean + half, n, sd, image, se, df, p)
+
+
+def mean_interval(values: Iterable[float], level: float = 0.95) -> Interval:
+    """Student's t interval of the mean: m +- t_{(1 + level) / 2, n - 1} s / sqrt(n).
+
+    Args:
+        values: one per seed; NaN and infinity are left out and do not count in n.
+        level: probability in (0, 1) that the interval covers the mean of the population of seeds.
+
+    Source: Student, "The probable error of a mean", 1908. Assumes independent, normal values.
+    """
+    sample = np.asarray(list(values), dtype=float)
+    return difference_interval(sample[np.isfinite(sample)], level)

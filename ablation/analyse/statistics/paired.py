@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from ablation.analyse.statistics import power, stats
-from ablation.analyse.statistics.equivalence import tost_p
+from ablation.analyse.statistics import power
+from ablation.analyse.statistics.hypothesis_tests import sign_flip_p, tost_p
 from ablation.analyse.statistics.intervals import ImagePart, difference_interval
 
 MIN_PAIRS = 3
@@ -109,11 +110,7 @@ def compare(
         margin: of the equivalence test; None: no such test.
         image: see images.ImageLevel.part, made from the same seeds.
     """
-    other = dict(zip(baseline.index, baseline.to_numpy(float), strict=True))
-    both = [(x, other[seed]) for seed, x in zip(arm.index, arm.to_numpy(float), strict=True) if seed in other]
-    a, b = np.array(both, float).reshape(-1, 2).T
-    there = np.isfinite(a) & np.isfinite(b)
-    a, b = a[there], b[there]
+    a, b = paired_values(arm, baseline)
     d = a - b
     interval = difference_interval(d, level, image)
     correlation, gain = _pairing(a, b)
@@ -125,17 +122,33 @@ def compare(
         difference=interval.mean,
         low=interval.low,
         high=interval.high,
-        seed_sd=interval.seed_sd,
+        seed_sd=interval.sd,
         image_se=math.nan if image is None else image.se,
         se=interval.se,
         df=interval.df,
-        p_sign_flip=stats.sign_flip_p(d),
+        p_sign_flip=sign_flip_p(d),
         p_t=p,
         p_holm=p,
         tost_p=math.nan if margin is None else tost_p(interval, margin),
         correlation=correlation,
         pairing_gain=gain,
     )
+
+
+def paired_values(arm: pd.Series, baseline: pd.Series) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The values of both over the seeds that both have, in the arm's order; non-finite pairs left out.
+
+    Raises:
+        ValueError: a seed occurs twice.
+    """
+    for series in (arm, baseline):
+        if not series.index.is_unique:
+            raise ValueError("a seed occurs twice; a paired difference needs one value per seed")
+    other = dict(zip(baseline.index, baseline.to_numpy(float), strict=True))
+    both = [(x, other[seed]) for seed, x in zip(arm.index, arm.to_numpy(float), strict=True) if seed in other]
+    a, b = np.array(both, float).reshape(-1, 2).T
+    finite = np.isfinite(a) & np.isfinite(b)
+    return a[finite], b[finite]
 
 
 def _pairing(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:

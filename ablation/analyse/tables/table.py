@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ablation.analyse.statistics import stats
+from ablation.analyse.statistics.intervals import mean_interval
+from ablation.analyse.statistics.paired import compare
 from ablation.analyse.tables.baseline import RunSetting, baseline_of
 from ablation.analyse.tables.records import params_of_arms, why_not_standing
 from ablation.analyse.tables.settings import (
@@ -161,9 +162,9 @@ def arms_table(runs: pd.DataFrame, metric: str, level: float = 0.95) -> pd.DataF
         n_finished, n_planned, n_diverged, n_failed (FAILED or KILLED), n_unfinished (RUNNING or
             STOPPED), n_missing: runs of the arm; duplicates and superseded records are not counted.
             n_planned is what should be there: planned runs, and recorded ones beyond the plan;
-        n, mean, sd, low, high: the metric over the finished runs, see stats.mean_interval;
+        n, mean, sd, low, high: the metric over the finished runs, see intervals.mean_interval;
         n_pairs, difference, difference_sd, difference_low, difference_high, difference_p: arm minus
-            baseline on the same seeds, see stats.paired_difference; NaN for the baseline itself and
+            baseline on the same seeds, see paired.compare; NaN for the baseline itself and
             where there is no baseline.
     """
     baseline = baseline_arm(runs)
@@ -179,10 +180,10 @@ def arms_table(runs: pd.DataFrame, metric: str, level: float = 0.95) -> pd.DataF
         states = real["state"].where(real["problem"] == "", "CONFLICT")
         lead = group.sort_values("problem", kind="stable").iloc[0]
         own = series.get(str(arm), empty)
-        interval = stats.mean_interval(own, level)
+        interval = mean_interval(own, level)
         to_baseline = baseline is not None and arm != baseline
         other = series.get(str(baseline), empty) if to_baseline else empty
-        pair = stats.paired_difference(own, other, level)
+        pair = compare(own, other, names=(str(arm), "", str(baseline)), level=level, margin=None)
         row = {"arm": str(arm), "setting": lead["setting"], "loss": lead["loss"], "gain": lead["gain"]}
         row |= {name: lead[name] for name in setting_columns(runs)}
         row |= {
@@ -198,12 +199,12 @@ def arms_table(runs: pd.DataFrame, metric: str, level: float = 0.95) -> pd.DataF
             "sd": interval.sd,
             "low": interval.low,
             "high": interval.high,
-            "n_pairs": pair.n,
-            "difference": pair.mean,
-            "difference_sd": pair.sd,
+            "n_pairs": pair.n_pairs,
+            "difference": pair.difference,
+            "difference_sd": pair.seed_sd,
             "difference_low": pair.low,
             "difference_high": pair.high,
-            "difference_p": pair.p,
+            "difference_p": pair.p_sign_flip,
         }
         rows.append(row)
     table = pd.DataFrame(rows)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from ablation.analyse.statistics.families import holm
+from ablation.analyse.statistics.hypothesis_tests import holm
 from ablation.analyse.statistics.image_resampling import MOST_RUNS, DetectionSource, ImageLevel, image_level
 from ablation.analyse.statistics.paired import (
     BETTER,

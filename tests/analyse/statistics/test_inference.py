@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from statsmodels.stats.weightstats import ttost_paired
 
-from ablation.analyse.statistics.equivalence import tost_p
-from ablation.analyse.statistics.families import holm
+from ablation.analyse.statistics.hypothesis_tests import holm, tost_p
 from ablation.analyse.statistics.intervals import ImagePart, difference_interval, image_part
 from ablation.analyse.statistics.optimism import of_choice
 from ablation.rng import generator

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from ablation.analyse.statistics import power
-from ablation.analyse.statistics.equivalence import tost_p
+from ablation.analyse.statistics.hypothesis_tests import tost_p
 from ablation.analyse.statistics.intervals import difference_interval
 from ablation.rng import generator
 

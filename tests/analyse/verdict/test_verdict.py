@@ -189,7 +189,7 @@ def test_under_no_effect_few_families_show_a_winner() -> None:
     """1,000 families of 4 arms that share their baseline, 5 seeds; 4 standard errors above 5 % is 7.8 %."""
     random = generator(0, "null families")
     winners = 0
-    from ablation.analyse.statistics.families import holm
+    from ablation.analyse.statistics.hypothesis_tests import holm
 
     for _ in range(1000):
         values = pd.DataFrame(random.normal(0.4, 0.02, (5, 5)))
