@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ablation import cli
+from ablation.commands.arguments import Arguments
+from ablation.study.app import composed
 
 ROOT = Path(__file__).resolve().parent.parent
 READMES = (
     *("README.md", "conf/README.md", "sweeps/README.md", "notebooks/README.md"),
-    *("ablation/analyse/README.md", "tests/faults/README.md"),
+    *("ablation/analyse/README.md", "tests/faults/README.md", "CONTRIBUTING.md"),
 )
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), *(ROOT / name for name in READMES)])
 FOLDERS = ("ablation/", "conf/", "docs/", "notebooks/", "sweeps/", "tests/", ".github/")
@@ -50,14 +54,49 @@ def test_named_paths_exist(page: Path) -> None:
             assert list(ROOT.glob(name.rstrip("/"))), f"{page.name} names {name}"
 
 
-@each_page
-def test_commands_exist(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    cli.run(["--help"])
-    commands = set(re.findall(r"^  ablation (\w+)", capsys.readouterr().out, re.MULTILINE))
+class Parsed(Exception):
+    """Stops a command once its arguments are read; carries what it would give to Hydra."""
+
+    def __init__(self, overrides: list[str]) -> None:
+        self.overrides = overrides
+
+
+def commands_in(page: Path) -> list[list[str]]:
+    """The arguments of each `ablation` command in the code of a page, continued lines joined."""
     text = page.read_text()
     code = "\n".join([*re.findall(r"```\w*\n(.*?)```", text, re.DOTALL), *re.findall(r"`([^`\n]+)`", text)])
-    named = re.findall(r"^(?:\S+/)?ablation ([a-z]+)\b", code, re.MULTILINE)
-    assert set(named) <= commands, f"{page.name}: no such command"
+    lines = re.findall(r"^(?:\S+/)?ablation ([a-z]+\b.*)$", code.replace("\\\n", " "), re.MULTILINE)
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+def composable(argument: str) -> bool:
+    """Whether an argument sets a value: no flag, and no file or plugin that a reader has yet to write."""
+    unwritten = argument.endswith(("=NAME", "=mine", "launcher=ray")) or "launcher.ray." in argument
+    return "=" in argument and not unwritten
+
+
+@each_page
+def test_commands_and_their_arguments_exist(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parse = Arguments.parse
+
+    def parse_and_stop(*given: Any, **options: Any) -> Arguments:
+        raise Parsed(parse(*given, **options).overrides)
+
+    monkeypatch.setattr(Arguments, "parse", parse_and_stop)
+    for command in commands_in(page):
+        assert command[0] in cli.COMMANDS, f"{page.name}: no such command: {command}"
+        if len(command) == 1:
+            continue  # a command's name in running text
+        if command[0] == "train":
+            overrides = command[1:]
+        else:
+            with pytest.raises(Parsed) as stopped:
+                cli.run(command)
+            overrides = stopped.value.overrides
+        settings = [argument for argument in overrides if composable(argument)]
+        if settings:
+            # A list multiplies the arms; its first value stands for all of them.
+            composed([re.sub(r"^([^\[]+=[^,\[]+),.*", r"\1", setting) for setting in settings])
 
 
 @each_page
