@@ -37,7 +37,7 @@ from ablation.records import PlannedRun
 from ablation.study.plan_file import extend_plan, plan_file
 from ablation.tracking.run_folder import DONE_STATES, RunFolder
 from ablation.tracking.store import Mirror, Store, load_study, publish_plan, studies
-from ablation.training.evaluate import average_precision
+from ablation.training.evaluate import coco_metrics
 
 STATES = ("FINISHED", "DIVERGED", "FAILED", "KILLED")
 NOT_METRICS = ("arm", "seed", "state", "reason", "epoch", "detections")
@@ -347,9 +347,7 @@ def _evaluated(row: Row, truth: dict[str, Any], new: dict[int, int]) -> Row:
         raise UsageError(f"{row.where}: names detections; give gt=FILE, the ground truth they belong to")
     results = read_results(row.detections, truth, new)
     names = [category["name"] for category in truth["categories"]]
-    metrics = {
-        f"val/{name}": value for name, value in average_precision(truth, results, names).metrics.items()
-    }
+    metrics = {f"val/{name}": value for name, value in coco_metrics(truth, results, names).metrics.items()}
     for name, value in metrics.items():
         if abs(row.metrics.get(name, value) - value) > ROUNDING:
             raise DataError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,10 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
+from ablation.analyse.detections.coco import coco_eval
 from ablation.data.dataset import Split
 from ablation.data.letterbox import Letterbox
 from ablation.data.loader import ValBatch, val_batches
@@ -142,9 +140,7 @@ def coco_results(
     return results
 
 
-def average_precision(
-    ground_truth: CocoDict, results: list[CocoResult], classes: Sequence[str]
-) -> Evaluation:
+def coco_metrics(ground_truth: CocoDict, results: list[CocoResult], classes: Sequence[str]) -> Evaluation:
     """COCO's metrics, computed by pycocotools with its own parameters.
 
     No results at all are a result: 0.
@@ -164,16 +160,8 @@ def average_precision(
             if ground_truth["annotations"]
             else f"no objects to evaluate on: {len(ground_truth['images'])} images without annotations"
         )
-    # pycocotools prints its progress, and writes into what it is given.
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = _coco(ground_truth)
-        if results:
-            detections = truth.loadRes(copy.deepcopy(results))
-        else:
-            detections = _coco({**ground_truth, "annotations": []})
-        evaluation = COCOeval(truth, detections, "bbox")
-        evaluation.params.catIds = [category_id(label) for label in range(len(classes))]
-        evaluation.evaluate()
+    evaluation = coco_eval(ground_truth, results, [category_id(label) for label in range(len(classes))])
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
         evaluation.accumulate()
     # (IoU thresholds, recall thresholds, categories, areas, most detections), -1 where undefined
     precision = evaluation.eval["precision"][..., -1]
@@ -192,13 +180,6 @@ def average_precision(
         values[f"AP50_class/{name}"] = precision[at_50, :, label, 0]
     metrics = {name: float(part[part > -1].mean()) for name, part in values.items() if (part > -1).any()}
     return Evaluation(metrics, results, ground_truth)
-
-
-def _coco(content: CocoDict) -> COCO:
-    coco = COCO()
-    coco.dataset = copy.deepcopy(content)
-    coco.createIndex()
-    return coco
 
 
 def evaluate(
@@ -258,4 +239,4 @@ def evaluate(
                 results += coco_results(batch.indices.tolist(), found, batch.geometries)
     finally:
         model.train(was_training)
-    return average_precision(ground_truth, results, classes)
+    return coco_metrics(ground_truth, results, classes)

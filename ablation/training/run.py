@@ -30,7 +30,7 @@ from ablation.training import checkpoint
 from ablation.training.diagnostics.cells import CellCollector
 from ablation.training.diagnostics.inversion import recalibrated
 from ablation.training.diagnostics.recorder import PROBE_BATCHES, Recorder
-from ablation.training.evaluate import Evaluation, average_precision, evaluate
+from ablation.training.evaluate import Evaluation, coco_metrics, evaluate
 from ablation.training.optim import (
     build_optimizer,
     gradient_norm,
@@ -329,7 +329,7 @@ class Run:
             self.folder.write_json("detections/ground_truth.json", found.ground_truth)
             self.folder.write_json("detections/val.json", found.results)
             again = recalibrated(found.results, self.config.loss)
-            undone = average_precision(found.ground_truth, again, self.data.classes).metrics
+            undone = coco_metrics(found.ground_truth, again, self.data.classes).metrics
             metrics |= {f"val/{name}_recalibrated": undone[name] for name in ("AP", "AP50")}
         metrics["time/eval_s"] = time.perf_counter() - started
         return metrics | self.diagnose(done, collector)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ablation.analyse.detections.matches import IOUS, ClassMatches, Matches
+from ablation.analyse.detections.average_precision import IOUS, ApMatches, ClassMatches
 
 Floats = NDArray[np.float64]
 
@@ -40,7 +40,7 @@ class World:
 
 def detections(
     world: World, seeds: int, random: np.random.Generator, images: int | None = None
-) -> tuple[list[Matches], list[Matches]]:
+) -> tuple[list[ApMatches], list[ApMatches]]:
     """The matches of `seeds` runs of each of two arms on the same images: the baseline's, the arm's.
 
     An object of quality q is found at the IoU threshold t if q > 4 t - 2.5, and its score rises with q;
@@ -52,7 +52,7 @@ def detections(
     easy = random.normal(0, world.image, m)
     of_arm = random.normal(0, world.arm_image, m)
     own = random.normal(0, 1, len(image_of))
-    arms: tuple[list[Matches], list[Matches]] = [], []
+    arms: tuple[list[ApMatches], list[ApMatches]] = [], []
     for _ in range(seeds):
         shared = random.normal(0, world.seed)
         for arm, runs in enumerate(arms):
@@ -68,7 +68,7 @@ def detections(
 def _run(
     m: int, truths: NDArray[np.int64], image_of: NDArray[np.int64], quality: Floats,
     wrong: NDArray[np.int64], random: np.random.Generator,
-) -> Matches:  # fmt: skip
+) -> ApMatches:  # fmt: skip
     needed = 4 * np.array(IOUS)[:, None] - 2.5
     score = np.concatenate([
         quality + random.normal(0, 0.5, len(quality)), random.normal(-0.7, 0.8, len(wrong))
@@ -77,7 +77,7 @@ def _run(
     matched = np.concatenate([quality > needed, np.zeros((len(IOUS), len(wrong)), bool)], axis=1)
     order = np.argsort(-score)
     one = ClassMatches("thing", truths, image[order], score[order], matched[:, order], np.zeros_like(matched))
-    return Matches(tuple(range(1, m + 1)), (one,))
+    return ApMatches(tuple(range(1, m + 1)), (one,))
 
 
 def truths_of(share: float, seed: int, arm: str, images: int = 30) -> tuple[dict, list[dict]]:  # type: ignore[type-arg]

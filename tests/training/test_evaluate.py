@@ -16,7 +16,7 @@ from ablation.model.blocks import ConvSlot
 from ablation.model.head import HeadLayout
 from ablation.model.yolov4_tiny import YOLOv4Tiny
 from ablation.training.detect import Detections
-from ablation.training.evaluate import average_precision, coco_ground_truth, coco_results, evaluate
+from ablation.training.evaluate import coco_ground_truth, coco_metrics, coco_results, evaluate
 
 CLASSES = ("cat", "dog", "emu")
 Box = tuple[float, float, float, float]
@@ -61,7 +61,7 @@ def result(image: int, label: int, box: Box, score: float) -> dict[str, Any]:
 
 
 def measure(split: Split, *results: dict[str, Any]) -> dict[str, float]:
-    return average_precision(coco_ground_truth(split, CLASSES), list(results), CLASSES).metrics
+    return coco_metrics(coco_ground_truth(split, CLASSES), list(results), CLASSES).metrics
 
 
 SMALL: Box = (0, 0, 10, 10)
@@ -162,7 +162,7 @@ def test_nothing_to_measure_is_an_error() -> None:
 def test_inputs_stay_as_they_are_and_nothing_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     truth = coco_ground_truth(MIXED, CLASSES)
     results = [dict(item) for item in PERFECT]
-    evaluation = average_precision(truth, results, CLASSES)
+    evaluation = coco_metrics(truth, results, CLASSES)
     assert results == PERFECT and truth == coco_ground_truth(MIXED, CLASSES)
     assert evaluation.results == PERFECT and evaluation.ground_truth == truth
     assert capsys.readouterr().out == ""

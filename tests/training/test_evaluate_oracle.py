@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ablation.training.evaluate import SIZES, CocoDict, CocoResult, average_precision
+from ablation.training.evaluate import SIZES, CocoDict, CocoResult, coco_metrics
 
 Truth = tuple[CocoDict, list[CocoResult], tuple[str, ...]]
 
@@ -137,7 +137,7 @@ def test_pycocotools_agrees_with_other_implementations(
         results = [
             {"image_id": 1, "category_id": 1, "bbox": [0, 0, 0.01, 0.01], "score": 0.5, "objectness": 0.5}
         ]
-    ours = average_precision(truth, results, classes).metrics
+    ours = coco_metrics(truth, results, classes).metrics
     theirs = statistics(other(truth, results, tmp_path), classes)
     assert ours.keys() == theirs.keys() and len(ours) > 10
     for name, value in theirs.items():

@@ -12,7 +12,7 @@ from helpers.command import TINY, ablation, metrics, notes, run_folders, started
 
 from ablation.tracking.store import Store, load_study
 from ablation.training import checkpoint
-from ablation.training.evaluate import average_precision
+from ablation.training.evaluate import coco_metrics
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def test_a_run_leaves_everything_it_should(reference: Path) -> None:
     detections = json.loads((run / "detections" / "val.json").read_text())
     assert set(detections[0]) >= {"image_id", "category_id", "bbox", "score"}
     truth = json.loads((run / "detections" / "ground_truth.json").read_text())
-    again = average_precision(truth, detections, [c["name"] for c in truth["categories"]])
+    again = coco_metrics(truth, detections, [c["name"] for c in truth["categories"]])
     assert again.metrics["AP"] == metrics(run)[-1]["val/AP"]
     state = torch.load(run / "weights.pt", weights_only=True)
     assert state["classes"]

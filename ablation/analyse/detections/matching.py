@@ -19,14 +19,14 @@ from ablation.analyse.detections.run_files import RunArtifacts
 Floats = NDArray[np.float64]
 
 RECALLS: Floats = np.linspace(0, 1, 101)
-"""Where COCO's AP reads the precision."""
-MOST = 100
-"""Detections of an image and class that COCO's AP looks at."""
+"""COCO's recall levels; AP is the mean precision over them. Equal to pycocotools' to the last bit."""
+MAX_DETECTIONS = 100
+"""COCO's AP uses this many of the best detections of an image and class."""
 
 
 @dataclass(frozen=True)
 class Matches:
-    """The outcome.
+    """Detections of one run matched to the objects at one IoU.
 
     Attributes:
         detections: one row each, by image, class and falling score: image_id, category_id, score,
@@ -45,8 +45,8 @@ class Matches:
     @property
     def counted(self) -> pd.DataFrame:
         """The detections that are right or wrong, best score first over all images; ties keep their order."""
-        kept = self.detections[~self.detections["ignored"]]
-        return kept.iloc[np.argsort(-kept["score"].to_numpy(), kind="stable")]
+        detections = self.detections[~self.detections["ignored"]]
+        return detections.iloc[np.argsort(-detections["score"].to_numpy(), kind="stable")]
 
     @property
     def objects(self) -> pd.DataFrame:
@@ -66,49 +66,48 @@ def match(ground_truth: dict[str, Any], results: list[dict[str, Any]], iou: floa
         iou: in (0, 1]; an overlap of exactly this matches.
     """
     truths = _truths(ground_truth)
-    found = _results(results)
-    there = rows_by(truths, "image_id", "category_id")
+    detections = _results(results)
+    truth_rows_of = rows_by(truths, "image_id", "category_id")
     taken = np.zeros(len(truths), np.bool_)
-    matched, ignored = np.zeros(len(found), np.bool_), np.zeros(len(found), np.bool_)
-    truth_id, best_iou = np.zeros(len(found), np.int64), np.zeros(len(found))
+    matched, ignored = np.zeros(len(detections), np.bool_), np.zeros(len(detections), np.bool_)
+    truth_id, best_iou = np.zeros(len(detections), np.int64), np.zeros(len(detections))
     truth_boxes, crowd = truths[BOX].to_numpy(), truths["ignored"].to_numpy()
-    ids, boxes = truths["id"].to_numpy(), found[BOX].to_numpy()
-    for key, rows in rows_by(found, "image_id", "category_id").items():
-        if key not in there:
+    ids, boxes = truths["id"].to_numpy(), detections[BOX].to_numpy()
+    for key, rows in rows_by(detections, "image_id", "category_id").items():
+        if key not in truth_rows_of:
             continue
-        own = there[key]
-        table = box_iou(boxes[rows], truth_boxes[own], crowd[own])
+        truth_rows = truth_rows_of[key]
+        table = box_iou(boxes[rows], truth_boxes[truth_rows], crowd[truth_rows])
         for row, values in zip(rows.tolist(), table, strict=True):
-            hit = _best(values, taken[own], crowd[own], iou)
+            hit = _best(values, taken[truth_rows], crowd[truth_rows], iou)
             if hit is None:
                 continue
-            place = own[hit]
-            taken[place] = True
-            truth_id[row], best_iou[row] = ids[place], values[hit]
-            matched[row], ignored[row] = not crowd[place], crowd[place]
-    found = found.assign(matched=matched, ignored=ignored, truth_id=truth_id, iou=best_iou)
+            truth_row = truth_rows[hit]
+            taken[truth_row] = True
+            truth_id[row], best_iou[row] = ids[truth_row], values[hit]
+            matched[row], ignored[row] = not crowd[truth_row], crowd[truth_row]
+    detections = detections.assign(matched=matched, ignored=ignored, truth_id=truth_id, iou=best_iou)
     names = {int(item["id"]): str(item["name"]) for item in ground_truth["categories"]}
-    return Matches(
-        found, truths.assign(found=taken & ~crowd), len(ground_truth["images"]), dict(sorted(names.items()))
-    )
+    truths = truths.assign(found=taken & ~crowd)
+    return Matches(detections, truths, len(ground_truth["images"]), dict(sorted(names.items())))
 
 
 def matches_of(artifacts: RunArtifacts, run_id: str) -> Matches | None:
     """A run's detections on val matched at IoU .5, made once; None where it kept none."""
 
     def make() -> Matches | None:
-        truth, found = artifacts.ground_truth(run_id), artifacts.detections(run_id)
-        return None if truth is None or found is None else match(truth, found)
+        truth, results = artifacts.ground_truth(run_id), artifacts.detections(run_id)
+        return None if truth is None or results is None else match(truth, results)
 
     return artifacts.made("matches at 0.5", run_id, make)
 
 
 def rows_by(table: pd.DataFrame, *names: str) -> dict[tuple[int, ...], NDArray[np.int64]]:
     """The positions of the rows with each combination of the integers in those columns, rising."""
-    found: dict[tuple[int, ...], list[int]] = {}
+    rows_of: dict[tuple[int, ...], list[int]] = {}
     for row, key in enumerate(zip(*(table[name].tolist() for name in names), strict=True)):
-        found.setdefault(key, []).append(row)
-    return {key: np.array(rows, np.int64) for key, rows in found.items()}
+        rows_of.setdefault(key, []).append(row)
+    return {key: np.array(rows, np.int64) for key, rows in rows_of.items()}
 
 
 def _best(values: Floats, taken: NDArray[np.bool_], crowd: NDArray[np.bool_], iou: float) -> int | None:
@@ -151,7 +150,7 @@ def _truths(ground_truth: dict[str, Any]) -> pd.DataFrame:
 
 
 def _results(results: list[dict[str, Any]]) -> pd.DataFrame:
-    """Sorted by image, class and falling score, the MOST best of each; ties keep their order."""
+    """Sorted by image, class and falling score, the MAX_DETECTIONS best of each; ties keep their order."""
     table = pd.DataFrame(_corners([item["bbox"] for item in results]), columns=BOX)
     table.insert(0, "objectness", np.array([item.get("objectness", np.nan) for item in results], np.float64))
     table.insert(0, "score", np.array([item["score"] for item in results], np.float64))
@@ -161,7 +160,9 @@ def _results(results: list[dict[str, Any]]) -> pd.DataFrame:
         (np.arange(len(table)), -table["score"].to_numpy(), table["category_id"], table["image_id"])
     )
     table = table.iloc[order].reset_index(drop=True)
-    return table[table.groupby(["image_id", "category_id"]).cumcount() < MOST].reset_index(drop=True)
+    return table[table.groupby(["image_id", "category_id"]).cumcount() < MAX_DETECTIONS].reset_index(
+        drop=True
+    )
 
 
 def precision_at_recalls(right: NDArray[np.bool_], objects: int) -> Floats:
@@ -185,16 +186,11 @@ def precision_at_recalls(right: NDArray[np.bool_], objects: int) -> Floats:
 
 def precision_curves(matches: Matches) -> dict[int, Floats]:
     """Category id -> (101,) precision at RECALLS; a class without objects has none."""
-    counts = matches.objects["category_id"].value_counts()
+    objects = matches.objects["category_id"].value_counts()
     counted = matches.counted
     category, right = counted["category_id"].to_numpy(), counted["matched"].to_numpy()
+    present = [category_id for category_id in matches.classes if category_id in objects.index]
     return {
-        name: precision_at_recalls(right[category == name], int(counts[name]))
-        for name in matches.classes if name in counts.index
-    }  # fmt: skip
-
-
-def average_precision(matches: Matches) -> float:
-    """AP at the matches' IoU, the mean over classes; equals COCO's. NaN without objects."""
-    curves = precision_curves(matches)
-    return float(np.mean([curve.mean() for curve in curves.values()])) if curves else float("nan")
+        category_id: precision_at_recalls(right[category == category_id], int(objects[category_id]))
+        for category_id in present
+    }

@@ -10,7 +10,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ablation.analyse.detections.matches import Matches, average_precision, match, part_of, resamples
+from ablation.analyse.detections.average_precision import (
+    ApMatches,
+    ap_matches,
+    average_precision,
+    part_of,
+    resamples,
+)
 from ablation.analyse.statistics.intervals import RESAMPLES, ImagePart, image_part
 from ablation.errors import AblationError
 
@@ -67,7 +73,7 @@ def image_level(
 
     Args:
         runs: rows with run_id and the metric; see table.runs_table.
-        metric: of the validation split; anything that matches.part_of does not know has no image part.
+        metric: of the validation split; one that average_precision.part_of does not know has no image part.
         kept: None: no run has detections.
     """
     part = part_of(metric)
@@ -76,7 +82,7 @@ def image_level(
     resampled: dict[str, NDArray[np.float64]] = {}
     missing: dict[str, str] = {}
     weights: NDArray[np.int64] | None = None
-    first: Matches | None = None
+    first: ApMatches | None = None
     for run_id, logged in zip(runs["run_id"], runs[metric].astype(float), strict=True):
         found = _matches(kept, run_id)
         if isinstance(found, str):
@@ -100,17 +106,17 @@ def image_level(
     return ImageLevel(0 if first is None else len(first.image_ids), resampled, missing)
 
 
-def _matches(kept: DetectionSource, run_id: str) -> Matches | str:
+def _matches(kept: DetectionSource, run_id: str) -> ApMatches | str:
     try:
         truth, results = kept.ground_truth(run_id), kept.detections(run_id)
         if truth is None or results is None:
             return "no detections were kept"
-        return match(truth, results)
+        return ap_matches(truth, results)
     except (AblationError, KeyError, TypeError, ValueError) as error:
         return f"its detections cannot be read ({type(error).__name__}: {error})"
 
 
-def _same_truth(one: Matches, other: Matches) -> bool:
+def _same_truth(one: ApMatches, other: ApMatches) -> bool:
     return one.image_ids == other.image_ids and all(
         a.name == b.name and np.array_equal(a.truths, b.truths)
         for a, b in zip(one.classes, other.classes, strict=False)

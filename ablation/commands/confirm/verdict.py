@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ablation.analyse.detections.matches import Matches, average_precision, match, part_of, resamples
+from ablation.analyse.detections.average_precision import (
+    ApMatches,
+    ap_matches,
+    average_precision,
+    part_of,
+    resamples,
+)
 from ablation.analyse.statistics.intervals import RESAMPLES, ImagePart, image_part
 from ablation.analyse.statistics.paired import Comparison, DecisionContext, compare, decide
 from ablation.analyse.verdict.sentence import of_comparison
@@ -86,13 +92,13 @@ def _image_part(
     part = part_of(metric)
     if kept is None or part is None or not seeds or any(seed not in kept for seed in seeds):
         return None
-    runs = [tuple(match(*one) for one in kept[seed]) for seed in seeds]
+    runs = [tuple(ap_matches(*one) for one in kept[seed]) for seed in seeds]
     ids = runs[0][0].image_ids
     if len(ids) < 2 or any(one.image_ids != ids for pair in runs for one in pair):
         return None
     weights = resamples(len(ids), RESAMPLES, generator)
 
-    def values(one: Matches) -> np.ndarray:
+    def values(one: ApMatches) -> np.ndarray:
         return average_precision(one, weights, part)
 
     d = np.stack([values(one) - values(other) for one, other in runs], axis=1)

@@ -17,7 +17,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ablation.analyse.detections import calibration, thresholds, tide
-from ablation.analyse.detections.matching import average_precision, match, precision_curves
+from ablation.analyse.detections.matching import Matches, match, precision_curves
 from ablation.analyse.detections.run_files import RunArtifacts
 from ablation.errors import StoreError
 from ablation.records import StudyRecord
@@ -64,6 +64,11 @@ def random_study(seed: int, images: int = 12) -> tuple[dict[str, Any], list[dict
                                 float(np.round(rng.random(), 1))))  # fmt: skip
     crowd = tuple(int(i) for i in rng.choice(len(objects), 3, replace=False) + 1)
     return truth(*objects, images=images, crowd=crowd), found(*results)
+
+
+def average_precision(matches: Matches) -> float:
+    """AP at IoU .5, the mean over the classes."""
+    return float(np.mean([curve.mean() for curve in precision_curves(matches).values()]))
 
 
 def coco_eval(ground_truth: dict[str, Any], results: list[dict[str, Any]]) -> COCOeval:

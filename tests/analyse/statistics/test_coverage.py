@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from helpers.planted import World, detections
 
-from ablation.analyse.detections.matches import average_precision, resamples
+from ablation.analyse.detections.average_precision import average_precision, resamples
 from ablation.analyse.statistics.intervals import difference_interval, image_part
 from ablation.rng import generator
 

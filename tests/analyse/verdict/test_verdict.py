@@ -242,7 +242,7 @@ class Kept:
 def test_kept_detections_widen_the_interval_to_other_images() -> None:
     plain = declared(study([(bce(), 0.4), (focal(0.5, 1), 0.45)], range(4)))
     kept = Kept(plain)
-    from ablation.training.evaluate import average_precision as evaluated
+    from ablation.training.evaluate import coco_metrics as evaluated
 
     values = {key: evaluated(*files, ["thing"]).metrics["AP"] for key, files in kept.files.items()}
     runs = [dataclasses.replace(item, metrics={"val/AP": values[item.run_id]}) for item in plain.runs]

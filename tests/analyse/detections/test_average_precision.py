@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ablation.analyse.detections.matches import average_precision, match, part_of, resamples
+from ablation.analyse.detections.average_precision import ap_matches, average_precision, part_of, resamples
 from ablation.errors import DataError
 from ablation.rng import generator
-from ablation.training.evaluate import average_precision as evaluated
+from ablation.training.evaluate import coco_metrics as evaluated
 
 Dataset = tuple[dict[str, Any], list[dict[str, Any]]]
 NAMES = ["one", "two", "three"]
@@ -58,7 +58,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_every_image_once_is_pycocotools(name: str) -> None:
     truth, results = CASES[name]
-    found = match(truth, results)
+    found = ap_matches(truth, results)
     expected = evaluated(truth, results, NAMES).metrics
     once = np.ones(len(found.image_ids))
     names = [n for n in expected if part_of(f"val/{n}") is not None]
@@ -89,7 +89,7 @@ def repeated(data: Dataset, counts: list[int]) -> Dataset:
 
 @pytest.mark.parametrize("name", ["plain", "a class without objects", "crowds"])
 def test_weights_are_repeated_images(name: str) -> None:
-    found = match(*CASES[name])
+    found = ap_matches(*CASES[name])
     draws = resamples(len(found.image_ids), 6, generator(0, "draws"))
     values = average_precision(found, draws)
     for counts, value in zip(draws, values, strict=True):
@@ -99,7 +99,7 @@ def test_weights_are_repeated_images(name: str) -> None:
 
 def test_a_class_that_vanishes_is_left_out_and_nothing_is_nan() -> None:
     truth, results = CASES["plain"]
-    found = match(truth, results)
+    found = ap_matches(truth, results)
     empty = np.zeros(len(found.image_ids))
     empty[-1] = 1  # an image without objects
     assert np.isnan(average_precision(found, empty)[0])
@@ -112,10 +112,10 @@ def test_a_class_that_vanishes_is_left_out_and_nothing_is_nan() -> None:
 
 
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = match(*CASES["all"])
+    found = ap_matches(*CASES["all"])
     draws = resamples(len(found.image_ids), 20, generator(1, "draws"))
     whole = average_precision(found, draws)
-    monkeypatch.setattr("ablation.analyse.detections.matches.CHUNK", 40)
+    monkeypatch.setattr("ablation.analyse.detections.average_precision.CHUNK", 40)
     assert np.array_equal(average_precision(found, draws), whole, equal_nan=True)
 
 
@@ -134,4 +134,4 @@ def test_other_metrics_have_no_part() -> None:
 def test_a_detection_in_a_strange_image_is_refused() -> None:
     truth, results = CASES["plain"]
     with pytest.raises(DataError, match="image 999"):
-        match(truth, [{**results[0], "image_id": 999}])
+        ap_matches(truth, [{**results[0], "image_id": 999}])

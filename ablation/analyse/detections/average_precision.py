@@ -1,32 +1,27 @@
-"""Which detections COCO's evaluation matched, kept so that AP can be recomputed for any set of images.
+"""AP of weighted sets of images, such as bootstrap resamples, from one matching of the detections.
 
-AP is no mean over images: detections of all images are ranked together. So a resample of images needs
-AP computed anew, and that needs only each detection's score, image and match, which do not change.
-Matching is pycocotools' own; what is done here is its accumulation, for many weighted sets at once.
+AP is not a mean over images: the detections of all images are ranked together. So a resample of images
+needs AP computed again, and for that only each detection's score, image and match, which do not change.
+pycocotools matches; this file repeats its accumulation for many weighted sets of images at once.
 """
 
 from __future__ import annotations
 
-import contextlib
-import copy
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
+from ablation.analyse.detections.coco import coco_eval
+from ablation.analyse.detections.matching import RECALLS
 from ablation.errors import DataError
 
 IOUS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 """COCO's ten thresholds of overlap."""
-RECALLS = np.linspace(0, 1, 101)
-"""COCO's recall levels; AP is the mean precision over them. The same numbers to the last bit."""
 CHUNK = 4_000_000
-"""Weights of single detections held at once; bounds the memory to some 100 MB."""
+"""Weights of single detections held at once; limits the memory to about 100 MB."""
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -39,7 +34,7 @@ class ClassMatches:
     Attributes:
         name: of the class.
         truths: (images,) objects that count, in each image.
-        image: (detections,) the position of each detection's image in Matches.image_ids.
+        image: (detections,) the position of each detection's image in ApMatches.image_ids.
         score: (detections,).
         matched, ignored: (10, detections) at each of IOUS: whether an object was found, and whether
             the detection counts neither as right nor as wrong (it found a crowd).
@@ -54,8 +49,8 @@ class ClassMatches:
 
 
 @dataclass(frozen=True)
-class Matches:
-    """All classes of one run on one set of images.
+class ApMatches:
+    """All classes of one run on one set of images, matched at each of IOUS.
 
     Attributes:
         image_ids: every image of the ground truth, rising; images without objects included.
@@ -94,8 +89,8 @@ def part_of(metric: str) -> Part | None:
     return None
 
 
-def match(ground_truth: dict[str, Any], results: Sequence[dict[str, Any]]) -> Matches:
-    """COCO's matching of detections to objects, all sizes, the 100 best detections of an image.
+def ap_matches(ground_truth: dict[str, Any], results: Sequence[dict[str, Any]]) -> ApMatches:
+    """COCO's matching of the 100 best detections of an image and class to objects of any size.
 
     Args:
         ground_truth: COCO's dictionary: images, annotations, categories.
@@ -104,58 +99,45 @@ def match(ground_truth: dict[str, Any], results: Sequence[dict[str, Any]]) -> Ma
     Raises:
         DataError: a detection lies in an image that the ground truth does not have.
     """
-    known = {image["id"] for image in ground_truth["images"]}
-    strange = next((row["image_id"] for row in results if row["image_id"] not in known), None)
-    if strange is not None:
-        raise DataError(f"a detection lies in image {strange}, which the ground truth does not have")
-    # pycocotools prints its progress, and writes into what it is given.
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = _coco(ground_truth)
-        found = (
-            truth.loadRes(copy.deepcopy(list(results)))
-            if results
-            else _coco({**ground_truth, "annotations": []})
-        )
-        evaluation = COCOeval(truth, found, "bbox")
-        evaluation.params.areaRng = evaluation.params.areaRng[:1]
-        evaluation.params.areaRngLbl = evaluation.params.areaRngLbl[:1]
-        evaluation.params.catIds = [category["id"] for category in ground_truth["categories"]]
-        evaluation.evaluate()
-    image_ids = tuple(int(image) for image in evaluation.params.imgIds)
-    count = len(image_ids)
+    image_ids = {image["id"] for image in ground_truth["images"]}
+    unknown = next((row["image_id"] for row in results if row["image_id"] not in image_ids), None)
+    if unknown is not None:
+        raise DataError(f"a detection lies in image {unknown}, which the ground truth does not have")
+    category_ids = [category["id"] for category in ground_truth["categories"]]
+    evaluation = coco_eval(ground_truth, results, category_ids, all_sizes=False)
+    evaluated = tuple(int(image) for image in evaluation.params.imgIds)
+    count = len(evaluated)
     # evaluate() may sort the categories it was given, so their names follow its order, not ours.
     names = {category["id"]: str(category["name"]) for category in ground_truth["categories"]}
     classes = [
-        _one_class(names[category], evaluation.evalImgs[k * count : (k + 1) * count])
+        _class_matches(names[category], evaluation.evalImgs[k * count : (k + 1) * count])
         for k, category in enumerate(evaluation.params.catIds)
     ]
-    return Matches(image_ids, tuple(classes))
+    return ApMatches(evaluated, tuple(classes))
 
 
-def _coco(content: dict[str, Any]) -> COCO:
-    coco = COCO()
-    coco.dataset = copy.deepcopy(content)
-    coco.createIndex()
-    return coco
-
-
-def _one_class(name: str, images: Sequence[dict[str, Any] | None]) -> ClassMatches:
-    """pycocotools' entries of one class, None where an image has neither object nor detection."""
-    truths = np.array(
-        [0 if one is None else int((np.asarray(one["gtIgnore"]) == 0).sum()) for one in images], np.int64
-    )
-    pairs = [(position, one) for position, one in enumerate(images) if one is not None]
-    lengths = [len(one["dtScores"]) for _, one in pairs]
-    image = np.repeat([position for position, _ in pairs], lengths).astype(np.int64)
-    score = np.concatenate([np.zeros(0), *(np.asarray(one["dtScores"], float) for _, one in pairs)])
+def _class_matches(name: str, evaluated: Sequence[dict[str, Any] | None]) -> ClassMatches:
+    """pycocotools' entries of one class, one per image; None where an image has no object or detection."""
+    truths = [0 if entry is None else int((np.asarray(entry["gtIgnore"]) == 0).sum()) for entry in evaluated]
+    entries = [(position, entry) for position, entry in enumerate(evaluated) if entry is not None]
+    lengths = [len(entry["dtScores"]) for _, entry in entries]
+    image = np.repeat([position for position, _ in entries], lengths).astype(np.int64)
+    score = np.concatenate([np.zeros(0), *(np.asarray(entry["dtScores"], float) for _, entry in entries)])
     empty = np.zeros((len(IOUS), 0), bool)
-    matched = np.concatenate([empty, *(np.asarray(one["dtMatches"]) > 0 for _, one in pairs)], axis=1)
-    ignored = np.concatenate([empty, *(np.asarray(one["dtIgnore"]) > 0 for _, one in pairs)], axis=1)
+    matched = np.concatenate([empty, *(np.asarray(entry["dtMatches"]) > 0 for _, entry in entries)], axis=1)
+    ignored = np.concatenate([empty, *(np.asarray(entry["dtIgnore"]) > 0 for _, entry in entries)], axis=1)
     order = np.argsort(-score, kind="mergesort")
-    return ClassMatches(name, truths, image[order], score[order], matched[:, order], ignored[:, order])
+    return ClassMatches(
+        name,
+        np.array(truths, np.int64),
+        image[order],
+        score[order],
+        matched[:, order],
+        ignored[:, order],
+    )
 
 
-def average_precision(matches: Matches, weights: NDArray[Any], part: Part | None = None) -> Floats:
+def average_precision(matches: ApMatches, weights: NDArray[Any], part: Part | None = None) -> Floats:
     """AP of weighted sets of images, as COCO would compute it on a set with each image that often.
 
     An image of weight 2 is two equal images. Precision at each of the 101 recall levels is the
@@ -175,39 +157,39 @@ def average_precision(matches: Matches, weights: NDArray[Any], part: Part | None
     counts = np.atleast_2d(np.asarray(weights, np.float64))
     total = np.zeros(len(counts))
     classes = np.zeros(len(counts))
-    for one in matches.classes:
-        if chosen.name is not None and one.name != chosen.name:
+    for class_matches in matches.classes:
+        if chosen.name is not None and class_matches.name != chosen.name:
             continue
-        step = max(1, CHUNK // max(len(one.score), 1))
+        step = max(1, CHUNK // max(len(class_matches.score), 1))
         for start in range(0, len(counts), step):
             rows = slice(start, start + step)
-            values = _of_class(one, counts[rows], chosen.ious)
-            there = np.isfinite(values)
-            total[rows] += np.where(there, values, 0)
-            classes[rows] += there
+            values = _class_ap(class_matches, counts[rows], chosen.ious)
+            defined = np.isfinite(values)
+            total[rows] += np.where(defined, values, 0)
+            classes[rows] += defined
     mean: Floats = np.divide(total, classes, out=np.full(len(counts), np.nan), where=classes > 0)
     return mean
 
 
-def _of_class(one: ClassMatches, weights: Floats, ious: Sequence[int]) -> Floats:
+def _class_ap(matches: ClassMatches, weights: Floats, ious: Sequence[int]) -> Floats:
     """(sets,) AP of one class; NaN where a set has none of its objects.
 
-    Only true positives are looked at: recall rises nowhere else, and between two of them precision
-    only falls, so the highest precision to the right of a point is always at a true positive. Each
-    contributes its precision as often as it reaches new recall levels.
+    Only true positives matter: recall rises only there, and between two of them precision falls, so
+    the highest precision to the right of a point is always at a true positive. Each adds its precision
+    once for every recall level that it is the first to reach.
     """
-    objects = weights @ one.truths
-    each = weights[:, one.image]
+    objects = weights @ matches.truths
+    each = weights[:, matches.image]
     seen = np.cumsum(each, axis=1)
     total = np.zeros(len(weights))
     for t in ious:
-        hits = np.flatnonzero(one.matched[t] & ~one.ignored[t])
+        hits = np.flatnonzero(matches.matched[t] & ~matches.ignored[t])
         if not len(hits):
             continue
         right = np.cumsum(each[:, hits], axis=1)
         counted = seen[:, hits]
-        if one.ignored[t].any():
-            counted = counted - np.cumsum(each * one.ignored[t], axis=1)[:, hits]
+        if matches.ignored[t].any():
+            counted = counted - np.cumsum(each * matches.ignored[t], axis=1)[:, hits]
         precision = right / (counted + np.spacing(1))
         best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
         with np.errstate(invalid="ignore", divide="ignore"):
