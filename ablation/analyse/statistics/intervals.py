@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -148,4 +148,12 @@ def mean_interval(values: Iterable[float], level: float = 0.95) -> Interval:
     Source: Student, "The probable error of a mean", 1908. Assumes independent, normal values.
     """
     sample = np.asarray(list(values), dtype=float)
-    return difference_interval(sample[np.isfinite(sample)], level)
+    sample = sample[np.isfinite(sample)]
+    interval = difference_interval(sample, level)
+    n = interval.n
+    if n < 2:
+        return interval
+    # s / sqrt(n) and not sqrt(s^2 / n): the squares of tiny deviations would underflow.
+    sd = float(sample.std(ddof=1))
+    half = float(special.stdtrit(n - 1, (1 + level) / 2)) * sd / math.sqrt(n)
+    return replace(interval, sd=sd, low=interval.mean - half, high=interval.mean + half)
