@@ -11,6 +11,7 @@ import pytest
 
 from ablation import cli
 from ablation.commands.arguments import Arguments
+from ablation.errors import UsageError
 from ablation.study.app import composed
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -129,3 +130,17 @@ def test_ci_calls_targets_of_the_makefile() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     called = set(re.findall(r"run: make ([a-z-]+)", (ROOT / ".github/workflows/ci.yml").read_text()))
     assert {"lint", "test", "coverage", "docs"} <= called <= targets
+
+
+@pytest.mark.parametrize(
+    "override", ["los=focal", "loss.alpha=2", "train.size_px=100", "data.root=nowhere", "tracking=server"]
+)
+def test_troubleshooting_quotes_what_the_command_says(
+    override: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    group = {"loss.alpha=2": ["loss=focal"], "data.root=nowhere": ["data=voc"]}.get(override, [])
+    with pytest.raises(UsageError) as raised:
+        cli.run(["train", *group, override])
+    first_clause = re.split("[;,]", str(raised.value))[0]
+    assert first_clause in (ROOT / "docs/troubleshooting.md").read_text()
