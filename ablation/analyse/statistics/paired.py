@@ -82,6 +82,7 @@ class DecisionContext:
         family: arms that are tested together.
         diverged, planned: seeds in which the arm diverged, and which it should have.
         baseline_diverged: seeds in which the arm it is compared with diverged.
+        refused: the study gets no verdict, whatever the numbers say.
     """
 
     margin: float | None
@@ -90,6 +91,7 @@ class DecisionContext:
     diverged: int = 0
     planned: int = 0
     baseline_diverged: int = 0
+    refused: bool = False
 
 
 def compare(
@@ -173,6 +175,8 @@ def decide(numbers: Comparison, about: DecisionContext) -> Comparison:
     is not the arm's; for the same reason nothing is worse than, or equivalent to, a baseline that
     diverged in some seed. An arm that diverged in every seed, 3 at least, is worse.
     """
+    if about.refused:
+        return replace(numbers, verdict=NO_VERDICT, more_seeds=None, note="")
     alpha = 1 - about.level
     if numbers.n_pairs == 0:
         return _without_pairs(numbers, about)

@@ -8,31 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from ablation.analyse.statistics.image_resampling import ImageLevel
-from ablation.analyse.statistics.intervals import ImagePart
 from ablation.analyse.statistics.optimism import Optimism, of_choice
-from ablation.analyse.statistics.paired import Comparison, DecisionContext, compare, decide
+from ablation.analyse.statistics.paired import Comparison
 from ablation.analyse.tables.settings import BASELINE_LOSS
-
-
-@dataclass(frozen=True)
-class ArmRuns:
-    """The runs of one arm that are data.
-
-    Attributes:
-        arm, setting, loss: as in the arms table.
-        values: the metric by seed.
-        run_ids: the run by seed.
-        diverged, planned: seeds in which it diverged, and which it should have.
-    """
-
-    arm: str
-    setting: str
-    loss: str
-    values: pd.Series
-    run_ids: Mapping[int, str]
-    diverged: int
-    planned: int
+from ablation.analyse.verdict.comparisons import ArmRuns, StudyTerms
 
 
 @dataclass(frozen=True)
@@ -59,9 +38,12 @@ class Headline:
 
 
 def headline(
-    arms: list[ArmRuns], level: float, margin: float | None, images: ImageLevel,
-    generator: np.random.Generator, tuned: tuple[str, ...], known: Mapping[tuple[str, str], Comparison],
-) -> Headline | None:  # fmt: skip
+    arms: list[ArmRuns],
+    terms: StudyTerms,
+    known: Mapping[tuple[str, str], Comparison],
+    tuned: tuple[str, ...],
+    generator: np.random.Generator,
+) -> Headline | None:
     """Choose the best arm of either side by its mean, and compare them.
 
     A choice among k arms makes the largest look better than it is: "better" is judged by p times the
@@ -71,51 +53,50 @@ def headline(
 
     Args:
         arms: all arms of the study.
-        known: (arm, against) -> verdicts that were already drawn; a comparison has only one.
+        terms: of every comparison of the study.
+        known: (arm, against) -> comparisons that were already decided; a pair has only one.
+        tuned: what was varied in BCE's arms.
+        generator: for the splits of seeds.
 
     Returns:
-        None where one side has no run that counts.
+        None where one side has no valid run.
     """
-    focal = _eligible([one for one in arms if one.loss != BASELINE_LOSS])
-    bce = _eligible([one for one in arms if one.loss == BASELINE_LOSS])
+    focal = _eligible([arm for arm in arms if arm.loss != BASELINE_LOSS])
+    bce = _eligible([arm for arm in arms if arm.loss == BASELINE_LOSS])
     if not focal or not bce:
         return None
-    frame = pd.DataFrame({one.arm: one.values for one in [*focal, *bce]})
+    frame = pd.DataFrame({arm.arm: arm.values for arm in [*focal, *bce]})
     common = frame.dropna()
     means = (common if len(common) else frame).mean()
     best, opponent = _best(focal, means), _best(bce, means)
     optimism = of_choice(
-        common[[one.arm for one in focal]].to_numpy(float),
-        common[[one.arm for one in bce]].to_numpy(float),
+        common[[arm.arm for arm in focal]].to_numpy(float),
+        common[[arm.arm for arm in bce]].to_numpy(float),
         generator,
     )
     comparison = known.get((best.arm, opponent.arm))
     if comparison is None:
-        numbers = compare(
-            best.values, opponent.values, names=(best.arm, best.setting, opponent.arm), level=level,
-            margin=margin, image=image_of(best, opponent, images),
-        )  # fmt: skip
+        numbers = terms.compare(best, opponent)
         size = len(focal) if numbers.difference > 0 else len(bce)
         numbers = replace(numbers, p_holm=min(numbers.p_t * size, 1.0))  # NaN stays NaN
-        about = DecisionContext(margin, level, size, best.diverged, best.planned, opponent.diverged)
-        comparison = decide(numbers, about)
+        comparison = terms.decide(numbers, best, opponent, family=size)
     return Headline(
-        best.arm, opponent.arm, opponent.setting, comparison, optimism,
-        comparison.difference - optimism.value, (len(focal), len(bce)), tuned,
-    )  # fmt: skip
-
-
-def image_of(one: ArmRuns, other: ArmRuns, images: ImageLevel) -> ImagePart | None:
-    """The images' part of the difference of two arms over their common seeds; None without."""
-    common = [seed for seed in one.values.index if seed in other.values.index]
-    return images.part([one.run_ids[seed] for seed in common], [other.run_ids[seed] for seed in common])
+        focal=best.arm,
+        bce=opponent.arm,
+        bce_setting=opponent.setting,
+        comparison=comparison,
+        optimism=optimism,
+        corrected=comparison.difference - optimism.value,
+        arms=(len(focal), len(bce)),
+        tuned=tuned,
+    )
 
 
 def _eligible(arms: list[ArmRuns]) -> list[ArmRuns]:
-    there = [one for one in arms if len(one.values)]
-    return [one for one in there if not one.diverged] or there
+    trained = [arm for arm in arms if len(arm.values)]
+    return [arm for arm in trained if not arm.diverged] or trained
 
 
 def _best(arms: list[ArmRuns], means: pd.Series) -> ArmRuns:
     # Of equal means the first by name, so that the order of the records does not matter.
-    return min(arms, key=lambda one: (-float(means[one.arm]), one.arm))
+    return min(arms, key=lambda arm: (-float(means[arm.arm]), arm.arm))

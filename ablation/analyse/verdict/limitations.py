@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from ablation.analyse.statistics.image_resampling import MOST_RUNS, ImageLevel
 from ablation.analyse.statistics.paired import Comparison
 from ablation.analyse.tables.settings import BASELINE_LOSS
+from ablation.analyse.verdict.comparisons import ArmRuns
 from ablation.analyse.verdict.declaration import DeclaredTerms
-from ablation.analyse.verdict.headline import ArmRuns, Headline
+from ablation.analyse.verdict.headline import Headline
 from ablation.analyse.view import StudyView
 
 

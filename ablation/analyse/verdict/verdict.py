@@ -13,20 +13,18 @@ from ablation.analyse.statistics.image_resampling import MOST_RUNS, DetectionSou
 from ablation.analyse.statistics.paired import (
     BETTER,
     EQUIVALENT,
-    NO_VERDICT,
     VERDICTS,
     WORSE,
     Comparison,
-    DecisionContext,
     compare,
-    decide,
 )
 from ablation.analyse.tables import completeness
 from ablation.analyse.tables.settings import BASELINE_LOSS
 from ablation.analyse.verdict import limitations as limits
 from ablation.analyse.verdict import sentence
+from ablation.analyse.verdict.comparisons import ArmRuns, StudyTerms
 from ablation.analyse.verdict.declaration import DeclaredTerms, declared_terms
-from ablation.analyse.verdict.headline import ArmRuns, Headline, headline, image_of
+from ablation.analyse.verdict.headline import Headline, headline
 from ablation.analyse.view import StudyView
 
 __all__ = ["VERDICTS", "Comparison", "StudyVerdict", "judge", "judged"]
@@ -76,7 +74,7 @@ def judge(
     """Compare every arm with the baseline, the best focal arm with the best BCE arm, and decide.
 
     The steps: paired differences over the seeds with intervals that, where detections were kept, cover
-    other images too (bootstrap.py); Holm over the declared family, by the p of the t test, whose
+    other images too (statistics/intervals.py); Holm over the declared family, by the p of the t test, whose
     sign-flip relative cannot fall below 2^(1 - n) and so could never pass with several arms; TOST
     against the margin; the rule of paired.decide. BCE arms other than the baseline are no part of the
     family unless it names them; they are a family of their own.
@@ -88,38 +86,27 @@ def judge(
         margin: only where the study declared none; the text then says that it came afterwards.
         artifacts: the runs' kept detections; None: those of the view, if it has any.
     """
-    terms = declared_terms(view, margin)
+    declaration = declared_terms(view, margin)
     refused = completeness.refusal(view.runs, view.metric, partial)
     arms = _arms(view)
-    kept = artifacts if artifacts is not None else getattr(view, "artifacts", None)
-    images = _images(view, arms, kept, generator)
-    verdicts = _against_baseline(view, arms, terms, images)
-    tuned = _tuned(view)
-    known = {(one.arm, one.against): one for one in verdicts}
-    main = headline(arms, view.level, terms.margin, images, generator, tuned, known)
-    if refused:
-        verdicts = [replace(one, verdict=NO_VERDICT, more_seeds=None, note="") for one in verdicts]
-        if main is not None:
-            none = replace(main.comparison, verdict=NO_VERDICT, more_seeds=None, note="")
-            main = replace(main, comparison=none)
-    covered = [one for one in verdicts if one.n_pairs > 1]
-    everywhere = bool(covered) and all(math.isfinite(one.image_se) for one in covered)
-    covers = "other seeds and other images" if everywhere else "other seeds"
-    family = sum(terms.in_family(one.loss) for one in arms if one.arm != view.baseline)
-    verdict = StudyVerdict(
-        sentence="",
-        arms=verdicts,
+    images = _images(view, arms, view.artifacts if artifacts is None else artifacts, generator)
+    terms = StudyTerms(view.level, declaration.margin, images, refused=bool(refused))
+    comparisons = _against_baseline(view, arms, declaration, terms)
+    decided = {(comparison.arm, comparison.against): comparison for comparison in comparisons}
+    main = headline(arms, terms, decided, _tuned(view), generator)
+    family = sum(declaration.in_family(arm.loss) for arm in arms if arm.arm != view.baseline)
+    return StudyVerdict(
+        sentence=sentence.of_study(view, comparisons, main, refused, declaration.margin),
+        arms=comparisons,
         headline=main,
         recommended=_recommended(main),
-        limitations=limits.limitations(view, terms, verdicts, main, images, arms, family),
-        margin=terms.margin,
-        declared_before=terms.declared_before,
+        limitations=limits.limitations(view, declaration, comparisons, main, images, arms, family),
+        margin=declaration.margin,
+        declared_before=declaration.declared_before,
         refused=refused,
-        covers=covers,
+        covers=_covers(comparisons),
         family=family,
     )
-    text = sentence.of_study(view, verdicts, main, refused, terms.margin)
-    return replace(verdict, sentence=text)
 
 
 def judged(view: StudyView, verdict: StudyVerdict) -> StudyView:
@@ -186,36 +173,43 @@ def _images(
 
 
 def _against_baseline(
-    view: StudyView, arms: list[ArmRuns], terms: DeclaredTerms, images: ImageLevel
+    view: StudyView, arms: list[ArmRuns], declaration: DeclaredTerms, terms: StudyTerms
 ) -> list[Comparison]:
-    baseline = next((one for one in arms if one.arm == view.baseline), None)
-    others = [one for one in arms if one.arm != view.baseline]
+    """Every other arm against the baseline: compared, adjusted for their number, decided."""
+    others = [arm for arm in arms if arm.arm != view.baseline]
+    baseline = next((arm for arm in arms if arm.arm == view.baseline), None)
     if baseline is None:
-        nothing = pd.Series(dtype=float)
-        none = [compare(nothing, nothing, names=(one.arm, one.setting, ""), level=view.level, margin=None)
-                for one in others]  # fmt: skip
-        return [replace(one, note="the study has no plain BCE arm to compare with") for one in none]
-    numbers = [
-        compare(
-            one.values, baseline.values, names=(one.arm, one.setting, baseline.arm), level=view.level,
-            margin=terms.margin, image=image_of(one, baseline, images),
-        )
-        for one in others
-    ]  # fmt: skip
-    inside = [terms.in_family(one.loss) for one in others]
-    adjusted: dict[str, float] = {}
+        return [_without_baseline(arm, terms) for arm in others]
+    numbers = [terms.compare(arm, baseline) for arm in others]
+    in_family = [declaration.in_family(arm.loss) for arm in others]
+    p_holm = _adjusted([comparison.p_t for comparison in numbers], in_family)
+    return [
+        terms.decide(replace(comparison, p_holm=p), arm, baseline, family=in_family.count(inside))
+        for comparison, p, arm, inside in zip(numbers, p_holm, others, in_family, strict=True)
+    ]
+
+
+def _without_baseline(arm: ArmRuns, terms: StudyTerms) -> Comparison:
+    nothing = pd.Series(dtype=float)
+    empty = compare(nothing, nothing, names=(arm.arm, arm.setting, ""), level=terms.level, margin=None)
+    return replace(empty, note="" if terms.refused else "the study has no plain BCE arm to compare with")
+
+
+def _adjusted(p_values: list[float], in_family: list[bool]) -> list[float]:
+    """Holm's p, among the arms of the family and among those outside it."""
+    adjusted = [math.nan] * len(p_values)
     for group in (True, False):
-        members = [one for one, there in zip(numbers, inside, strict=True) if there is group]
-        p = holm([one.p_t for one in members], len(members))
-        adjusted |= {one.arm: value for one, value in zip(members, p, strict=True)}
-    verdicts = []
-    for one, arm, there in zip(numbers, others, inside, strict=True):
-        about = DecisionContext(
-            terms.margin, view.level, sum(there is other for other in inside), arm.diverged, arm.planned,
-            baseline.diverged,
-        )  # fmt: skip
-        verdicts.append(decide(replace(one, p_holm=adjusted[one.arm]), about))
-    return verdicts
+        places = [place for place, inside in enumerate(in_family) if inside is group]
+        for place, p in zip(places, holm([p_values[i] for i in places], len(places)), strict=True):
+            adjusted[place] = p
+    return adjusted
+
+
+def _covers(comparisons: list[Comparison]) -> str:
+    """What the intervals cover."""
+    compared = [comparison for comparison in comparisons if comparison.n_pairs > 1]
+    with_images = bool(compared) and all(math.isfinite(comparison.image_se) for comparison in compared)
+    return "other seeds and other images" if with_images else "other seeds"
 
 
 def _tuned(view: StudyView) -> tuple[str, ...]:
