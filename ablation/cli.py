@@ -256,7 +256,7 @@ def ui(arguments: list[str]) -> int:
 
 def sync(arguments: list[str]) -> int:
     """Replay every run's folder into MLflow; what is there already is left alone."""
-    from ablation.study.replay import replay
+    from ablation.commands.sync import replay
 
     args = Arguments.parse("sync", arguments, {"out": "runs", **STORE})
     store = args.store()

@@ -77,6 +77,9 @@ class PlannedRun:
     params: dict[str, str] = field(default_factory=dict)
 
 
+NOT_IDENTITY: dict[str, Any] = {"identity": False}
+"""Metadata of a setting that is no part of a run's key: it changes no result, or the fingerprint has it."""
+
 DEFAULT_METRIC, DEFAULT_LEVEL = "val/AP", 0.95
 """What a study compares by, and the level of its intervals, where it declared nothing."""
 
@@ -111,6 +114,39 @@ class Declaration:
         """From a row of plan.json, where the family is a list."""
         family = row.get("family")
         return cls(**{**row, "family": None if family is None else tuple(family)})
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study consists of: the content of plan.json, in the study's folder and at its MLflow run.
+
+    Attributes:
+        declared: what the study said about its analysis, oldest first.
+        description: of the study; only at the MLflow run.
+    """
+
+    runs: list[PlannedRun] = field(default_factory=list)
+    declared: list[Declaration] = field(default_factory=list)
+    description: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; the description only where there is one."""
+        content = {"description": self.description} if self.description else {}
+        runs, declared = [vars(run) for run in self.runs], [vars(entry) for entry in self.declared]
+        return content | {"runs": runs, "declared": declared}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Plan:
+        """What to_json made. Plans of older versions declare nothing.
+
+        Raises:
+            KeyError, TypeError: it is not a plan.
+        """
+        return cls(
+            [PlannedRun(**row) for row in content["runs"]],
+            [Declaration.read(row) for row in content.get("declared", [])],
+            content.get("description", ""),
+        )
 
 
 def declaration_that_counts(declared: Sequence[Declaration]) -> Declaration | None:

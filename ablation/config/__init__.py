@@ -2,7 +2,6 @@
 
 from ablation.config.plain import arm_name, flat, plain
 from ablation.config.schema import (
-    NOT_IDENTITY,
     OPEN_GROUPS,
     AnalysisConfig,
     HalvingConfig,
@@ -14,7 +13,6 @@ from ablation.config.schema import (
 from ablation.config.typed import register, typed, typed_group
 
 __all__ = [
-    "NOT_IDENTITY",
     "OPEN_GROUPS",
     "AnalysisConfig",
     "HalvingConfig",

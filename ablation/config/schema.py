@@ -21,9 +21,7 @@ from ablation.losses.base import ConfidenceLoss
 from ablation.model.base import DetectorConfig
 from ablation.objective.assigner import AssignerConfig
 from ablation.objective.criterion import CriterionConfig
-
-NOT_IDENTITY = {"identity": False}
-"""Metadata of a field that cannot change a result: paths, devices, workers, names."""
+from ablation.records import NOT_IDENTITY
 
 OPEN_GROUPS: dict[str, type] = {"data": DataSource, "model": DetectorConfig, "loss": ConfidenceLoss}
 

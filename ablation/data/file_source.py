@@ -12,16 +12,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ablation.data.cache import MODES, cached
 from ablation.data.dataset import DataSource, DetectionData, Fault, Split
 from ablation.data.file_split import BAD_BOXES, RawExample, build_split
 from ablation.data.hash_split import SplitName, take
 from ablation.errors import UsageError, require
-
-NOT_IDENTITY: dict[str, Any] = {"identity": False}
-"""For settings that the data set's fingerprint, or nothing at all, depends on."""
+from ablation.records import NOT_IDENTITY
 
 
 class Reader(ABC):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from ablation.data.dataset import DataSource, DetectionData, Example, Fault, Ima
 from ablation.data.shapes_drawing import NAMES, Scene, compose, draw
 from ablation.errors import require
 from ablation.files import canonical_json, sha256_text
+from ablation.records import NOT_IDENTITY
 from ablation.rng import generator
 
 DISTRIBUTIONS = ("uniform", "log_uniform")
@@ -26,7 +27,6 @@ _RENDERING = 1
 _PROBED = 4
 _CANDIDATES = 8
 _LABEL_FAULTS = ("missing_share", "spurious_share", "jitter_share", "jitter_amount")
-_ELSEWHERE: dict[str, Any] = {"identity": False}
 
 Boxes = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -79,8 +79,8 @@ class Shapes(DataSource):
     spurious_share: float = 0.0
     jitter_share: float = 0.0
     jitter_amount: float = 0.2
-    cache: str = field(default="disk", metadata=_ELSEWHERE)
-    cache_dir: str = field(default=".cache/data", metadata=_ELSEWHERE)
+    cache: str = field(default="disk", metadata=NOT_IDENTITY)
+    cache_dir: str = field(default=".cache/data", metadata=NOT_IDENTITY)
 
     def __post_init__(self) -> None:
         require(0 <= self.data_seed < 2**63, "data_seed", self.data_seed, "0 or more, below 2**63")

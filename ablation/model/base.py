@@ -15,6 +15,7 @@ from ablation.errors import UsageError, require
 from ablation.model.blocks import ConvSlot
 from ablation.model.head import HeadLayout
 from ablation.model.initialise import initialise
+from ablation.records import NOT_IDENTITY
 
 AUTO = "auto"
 """The value of `anchors` that asks for anchors made from the data."""
@@ -101,12 +102,12 @@ class DetectorConfig(ABC):
 
     width: float = 1.0
     depth: float = 1.0
-    anchors: str | None = field(default=None, metadata={"identity": False})  # the numbers are, see prepare
+    anchors: str | None = field(default=None, metadata=NOT_IDENTITY)  # the numbers are, see prepare
     anchors_px: list[float] = field(default_factory=list)
     anchors_at_px: int | None = None
     prior: float | None = 0.01
     scale_xy: list[float] = field(default_factory=list)
-    weights: str | None = field(default=None, metadata={"identity": False})  # its content is, see prepare
+    weights: str | None = field(default=None, metadata=NOT_IDENTITY)  # its content is, see prepare
     load_heads: bool = False
 
     masks: ClassVar[tuple[tuple[int, ...], ...]]

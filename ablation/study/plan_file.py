@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ablation.errors import StoreError
 from ablation.files import exclusive_lock, safe_name, write_json
-from ablation.records import Declaration, PlannedRun
+from ablation.records import Declaration, Plan, PlannedRun
 
 
 def plan_file(out: Path, study: str) -> Path:
@@ -17,22 +15,10 @@ def plan_file(out: Path, study: str) -> Path:
     return out / safe_name(study) / "plan.json"
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What a study consists of, and what it declared about its analysis (oldest first)."""
-
-    runs: list[PlannedRun] = field(default_factory=list)
-    declared: list[Declaration] = field(default_factory=list)
-
-
 def read_plan(path: Path) -> Plan:
     """The plan; an empty one where there is none yet."""
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return Plan(
-            [PlannedRun(**row) for row in content["runs"]],
-            [Declaration.read(row) for row in content.get("declared", [])],
-        )
+        return Plan.from_json(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return Plan()
     except (ValueError, KeyError, TypeError) as error:
@@ -55,7 +41,5 @@ def extend_plan(path: Path, new: list[PlannedRun], declaration: Declaration | No
         if declaration is not None and (not declared or declared[-1].content != declaration.content):
             declared.append(declaration)
         plan = Plan(list(runs.values()), declared)
-        write_json(
-            path, {"runs": [vars(run) for run in plan.runs], "declared": [vars(d) for d in plan.declared]}
-        )
+        write_json(path, plan.to_json())
     return plan

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from ablation.records import Declaration, PlannedRun, RunRecord
+from ablation.records import Plan, RunRecord
 
 HISTORY = ("val/AP", "val/AP50", "val/AP75", "train/loss")
 """The metrics whose value at every epoch the analysis looks at."""
@@ -160,19 +160,6 @@ def record(
     )
 
 
-def plan_json(
-    planned: Sequence[PlannedRun], description: str, declared: Sequence[Declaration]
-) -> dict[str, Any]:
-    """Content of plan.json at the study's parent run."""
-    return {
-        "description": description,
-        "runs": [vars(run) for run in planned],
-        "declared": [vars(declaration) for declaration in declared],
-    }
-
-
-def read_plan(path: Path) -> tuple[list[PlannedRun], str, tuple[Declaration, ...]]:
-    """What plan_json wrote: the planned runs, the description, the declarations."""
-    plan = json.loads(path.read_text(encoding="utf-8"))
-    declared = tuple(Declaration.read(row) for row in plan.get("declared", []))
-    return [PlannedRun(**row) for row in plan["runs"]], plan["description"], declared
+def read_plan(path: Path) -> Plan:
+    """The plan.json of a study's parent run."""
+    return Plan.from_json(json.loads(path.read_text(encoding="utf-8")))

@@ -34,7 +34,7 @@ from mlflow.utils.rest_utils import http_request
 
 from ablation.errors import StoreError, UsageError, one_line
 from ablation.files import metric_name, safe_name
-from ablation.records import Declaration, PlannedRun, StudyRecord
+from ablation.records import Declaration, Plan, PlannedRun, StudyRecord
 from ablation.tracking import artifacts, chart_view
 from ablation.tracking import histories as store_read
 from ablation.tracking import uri as store_uri
@@ -267,7 +267,7 @@ def publish_plan(
     with _store_errors(store.uri):
         parent = parent_of(store, experiment_of(store, study, description), study)
         assert parent is not None
-        store.client().log_dict(parent, store_read.plan_json(planned, description, declared), "plan.json")
+        store.client().log_dict(parent, Plan(planned, list(declared), description).to_json(), "plan.json")
 
 
 def publish_files(store: Store, study: str, files: list[Path], folder: str, tags: dict[str, str]) -> str:
@@ -343,8 +343,8 @@ def load_study(store: Store, name: str) -> StudyRecord:
         known = ", ".join(studies(store)) or "none"
         raise UsageError(f"study={name}: no such study in {store.uri}; there are: {known}")
     with _store_errors(store.uri):
-        planned, description, declared = _plan(client, store, experiment.experiment_id, name)
-        wanted = {(run.arm, run.seed): run.key for run in planned}
+        plan = _plan(client, store, experiment.experiment_id, name)
+        wanted = {(run.arm, run.seed): run.key for run in plan.runs}
         found = list(_all_runs(client, experiment.experiment_id))
         artifacts.remember(store.uri, found)
         points = _points(store, client, experiment.experiment_id, found)
@@ -355,15 +355,13 @@ def load_study(store: Store, name: str) -> StudyRecord:
             )
             for run in found
         ]  # fmt: skip
-    return StudyRecord(name=name, runs=runs, planned=planned, description=description, declared=declared)
+    return StudyRecord(name, runs, list(plan.runs), plan.description, tuple(plan.declared))
 
 
-def _plan(
-    client: MlflowClient, store: Store, experiment: str, name: str
-) -> tuple[list[PlannedRun], str, tuple[Declaration, ...]]:
+def _plan(client: MlflowClient, store: Store, experiment: str, name: str) -> Plan:
     parent = parent_of(store, experiment, name, create=False)
     if parent is None or not any(file.path == "plan.json" for file in client.list_artifacts(parent)):
-        return [], "", ()
+        return Plan()
     with tempfile.TemporaryDirectory() as folder:
         path = client.download_artifacts(parent, "plan.json", folder)
         return store_read.read_plan(Path(path))

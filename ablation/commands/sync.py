@@ -1,4 +1,4 @@
-"""Copy runs' folders into MLflow after the fact."""
+"""`ablation sync`: copy runs' folders into MLflow after the fact."""
 
 from __future__ import annotations
 
