@@ -228,3 +228,12 @@ def test_what_is_not_held_fixed_is_named() -> None:
 def test_an_unknown_state_is_refused() -> None:
     with pytest.raises(ValueError, match="DONE"):
         run(bce(), 0, 0.4, state="DONE")
+
+
+def test_a_store_of_an_older_version_names_recalibrated_ap_otherwise_and_is_read() -> None:
+    record = study([(bce(), 0.4)], [0])
+    (run,) = record.runs
+    metrics = {name: value for name, value in run.metrics.items() if "recalibrated" not in name}
+    old = dataclasses.replace(run, metrics=metrics | {"val/AP_undistorted": 0.37})
+    runs = table.runs_table(dataclasses.replace(record, runs=[old]))
+    assert runs["val/AP_recalibrated"].tolist() == [0.37] and "val/AP_undistorted" not in runs.columns
