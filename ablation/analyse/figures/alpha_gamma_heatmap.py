@@ -10,8 +10,8 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Rectangle
 
-from ablation.analyse.figures._base import Figure
-from ablation.analyse.figures._grid import (
+from ablation.analyse.figures.shared.base import Figure
+from ablation.analyse.figures.shared.grid import (
     Grid,
     alpha_name,
     baseline_row,
@@ -19,7 +19,7 @@ from ablation.analyse.figures._grid import (
     losses_of_runs,
     why_no_grid,
 )
-from ablation.analyse.figures._style import BETTER, MUTED, WIDTH_IN, WORSE, number, signed
+from ablation.analyse.figures.shared.style import BETTER, MUTED, WIDTH_IN, WORSE, number, signed
 from ablation.analyse.view import StudyView
 
 COLOURS = LinearSegmentedColormap.from_list("worse_better", [WORSE, "#F7F7F7", BETTER])

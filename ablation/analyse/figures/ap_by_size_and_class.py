@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure as Canvas
 
-from ablation.analyse.figures._artifacts import ArtifactFigure, PlottedArm, legend, plotted_arms
-from ablation.analyse.figures._style import MUTED, WIDTH_IN
+from ablation.analyse.figures.shared.artifact_figures import ArtifactFigure, PlottedArm, legend, plotted_arms
+from ablation.analyse.figures.shared.style import MUTED, WIDTH_IN
 from ablation.analyse.view import StudyView
 
 SIZES = {

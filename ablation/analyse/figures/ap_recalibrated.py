@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure as Canvas
 
-from ablation.analyse.figures._base import Figure
-from ablation.analyse.figures._style import BETTER, MUTED, WIDTH_IN, WORSE, signed
+from ablation.analyse.figures.shared.base import Figure
+from ablation.analyse.figures.shared.style import BETTER, MUTED, WIDTH_IN, WORSE, signed
 from ablation.analyse.view import StudyView
 
 RAW, RECALIBRATED = "val/AP", "val/AP_recalibrated"

@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure as Canvas
 
 from ablation.analyse.detections.thresholds import best_threshold, threshold_curve
-from ablation.analyse.figures._artifacts import DetectionFigure, curve
-from ablation.analyse.figures._style import WIDTH_IN, number
+from ablation.analyse.figures.shared.artifact_figures import DetectionFigure, curve
+from ablation.analyse.figures.shared.style import WIDTH_IN, number
 from ablation.analyse.view import StudyView
 
 GRID = np.linspace(0.0, 1.0, 401)

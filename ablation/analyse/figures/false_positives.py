@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure as Canvas
 
 from ablation.analyse.detections.thresholds import threshold_curve
-from ablation.analyse.figures._artifacts import DetectionFigure, legend
-from ablation.analyse.figures._style import MUTED, WIDTH_IN, marker
+from ablation.analyse.figures.shared.artifact_figures import DetectionFigure, legend
+from ablation.analyse.figures.shared.style import MUTED, WIDTH_IN, marker
 from ablation.analyse.view import StudyView
 
 RECALLS = (0.5, 0.7, 0.8, 0.9)

@@ -9,15 +9,15 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from ablation.analyse.figures._base import Figure
-from ablation.analyse.figures._grid import (
+from ablation.analyse.figures.shared.base import Figure
+from ablation.analyse.figures.shared.grid import (
     Grid,
     alpha_name,
     baseline_row,
     grid,
     why_no_grid,
 )
-from ablation.analyse.figures._style import (
+from ablation.analyse.figures.shared.style import (
     BASELINE,
     WIDTH_IN,
     colour,

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure as Canvas
 
 from ablation.analyse.detections.run_files import number
-from ablation.analyse.figures._artifacts import (
+from ablation.analyse.figures.shared.artifact_figures import (
     DiagnosticFigure,
     coarser,
     curve,
@@ -15,7 +15,7 @@ from ablation.analyse.figures._artifacts import (
     probability_axis,
     shares,
 )
-from ablation.analyse.figures._style import WIDTH_IN
+from ablation.analyse.figures.shared.style import WIDTH_IN
 from ablation.analyse.view import StudyView
 
 COARSER = 4

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from ablation.analyse.detections.run_files import number
-from ablation.analyse.figures._artifacts import DiagnosticFigure, Floats
-from ablation.analyse.figures._style import WIDTH_IN
+from ablation.analyse.figures.shared.artifact_figures import DiagnosticFigure, Floats
+from ablation.analyse.figures.shared.style import WIDTH_IN
 from ablation.analyse.view import StudyView
 
 GROUPS = {"positives": "#0072B2", "hard_negatives": "#D55E00", "easy_negatives": "#E6C79C"}

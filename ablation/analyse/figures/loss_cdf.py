@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure as Canvas
 
-from ablation.analyse.figures._artifacts import DiagnosticFigure, curve, legend
-from ablation.analyse.figures._cdf import curves, hardest, panels
+from ablation.analyse.figures.shared.artifact_figures import DiagnosticFigure, curve, legend
+from ablation.analyse.figures.shared.cdf import curves, hardest, panels
 from ablation.analyse.view import StudyView
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure as Canvas
 
-from ablation.analyse.figures._artifacts import DiagnosticFigure, PlottedArm, curve
-from ablation.analyse.figures._cdf import curves, hardest, panels
-from ablation.analyse.figures._style import DASHES
+from ablation.analyse.figures.shared.artifact_figures import DiagnosticFigure, PlottedArm, curve
+from ablation.analyse.figures.shared.cdf import curves, hardest, panels
+from ablation.analyse.figures.shared.style import DASHES
 from ablation.analyse.view import StudyView
 
 FAMILY = "focal"

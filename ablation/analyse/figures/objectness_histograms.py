@@ -5,8 +5,13 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure as Canvas
 
-from ablation.analyse.figures._artifacts import DiagnosticFigure, middles, probability_axis, shares
-from ablation.analyse.figures._style import WIDTH_IN
+from ablation.analyse.figures.shared.artifact_figures import (
+    DiagnosticFigure,
+    middles,
+    probability_axis,
+    shares,
+)
+from ablation.analyse.figures.shared.style import WIDTH_IN
 from ablation.analyse.view import StudyView
 
 PARTS = {"negatives": "#D55E00", "positives": "#0072B2"}

@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure as Canvas
 
 from ablation.analyse.detections.matching import RECALLS, Matches, precision_curves
-from ablation.analyse.figures._artifacts import DetectionFigure, Floats, curve, legend
-from ablation.analyse.figures._style import WIDTH_IN
+from ablation.analyse.figures.shared.artifact_figures import DetectionFigure, Floats, curve, legend
+from ablation.analyse.figures.shared.style import WIDTH_IN
 from ablation.analyse.view import StudyView
 
 CLASSES = 5

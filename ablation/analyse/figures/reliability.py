@@ -13,8 +13,8 @@ from ablation.analyse.detections.calibration import (
     recalibrated_scores,
     reliability,
 )
-from ablation.analyse.figures._artifacts import DetectionFigure, Floats, PlottedArm, artifacts_of
-from ablation.analyse.figures._style import MUTED, WIDTH_IN, number
+from ablation.analyse.figures.shared.artifact_figures import DetectionFigure, Floats, PlottedArm, artifacts_of
+from ablation.analyse.figures.shared.style import MUTED, WIDTH_IN, number
 from ablation.analyse.view import StudyView
 
 INVERSION = "diagnostics/score_inversion.json"

@@ -6,9 +6,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from ablation.analyse.figures._base import Figure
-from ablation.analyse.figures._style import WIDTH_IN, number
-from ablation.analyse.figures._surface import Surface, fit, points, why_no_surface
+from ablation.analyse.figures.shared.base import Figure
+from ablation.analyse.figures.shared.style import WIDTH_IN, number
+from ablation.analyse.figures.shared.surface import Surface, fit, points, why_no_surface
 from ablation.analyse.view import StudyView
 from ablation.rng import generator
 

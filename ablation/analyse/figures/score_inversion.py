@@ -7,8 +7,8 @@ from matplotlib.figure import Figure as Canvas
 from scipy.special import expit, logit
 
 from ablation.analyse.detections.calibration import Inversion
-from ablation.analyse.figures._artifacts import DiagnosticFigure, legend, probability_axis
-from ablation.analyse.figures._style import MUTED, WIDTH_IN
+from ablation.analyse.figures.shared.artifact_figures import DiagnosticFigure, legend, probability_axis
+from ablation.analyse.figures.shared.style import MUTED, WIDTH_IN
 from ablation.analyse.view import StudyView
 
 LOGITS = np.linspace(-8, 8, 321)

@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure as Canvas
 
 from ablation.analyse.detections.tide import TYPES, Errors, errors
-from ablation.analyse.figures._artifacts import DetectionFigure, PlottedArm, artifacts_of, legend
-from ablation.analyse.figures._style import MUTED, WIDTH_IN
+from ablation.analyse.figures.shared.artifact_figures import DetectionFigure, PlottedArm, artifacts_of, legend
+from ablation.analyse.figures.shared.style import MUTED, WIDTH_IN
 from ablation.analyse.view import StudyView
 
 

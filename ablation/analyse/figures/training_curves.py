@@ -8,8 +8,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from ablation.analyse.figures._base import Figure
-from ablation.analyse.figures._style import BASELINE, WIDTH_IN, colour, dash
+from ablation.analyse.figures.shared.base import Figure
+from ablation.analyse.figures.shared.style import BASELINE, WIDTH_IN, colour, dash
 from ablation.analyse.tables import table
 from ablation.analyse.tables.settings import LOSS, format_setting
 from ablation.analyse.view import StudyView

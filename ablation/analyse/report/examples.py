@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import matplotlib.patheffects as effects
-import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
@@ -19,8 +17,8 @@ from matplotlib.patches import Rectangle
 
 from ablation.analyse.detections.matching import matches_of
 from ablation.analyse.detections.run_files import RunArtifacts
-from ablation.analyse.figures import _style
-from ablation.analyse.figures._base import save
+from ablation.analyse.figures.shared import style
+from ablation.analyse.figures.shared.base import save
 from ablation.analyse.report.differences import Box, Pair, Side, most_different
 from ablation.analyse.report.html import Picture, picture
 from ablation.analyse.report.recommendation import arm_threshold, valid_runs
@@ -107,7 +105,7 @@ def _example(
     classes: dict[int, str],
     folder: Path,
 ) -> Example:
-    with mpl.style.context(["default", _style.STYLE]):
+    with style.house_style():
         files = save(draw(pair, image, labels, classes))
     paths = []
     for kind, data in files.items():
@@ -151,8 +149,8 @@ def draw(pair: Pair, image: Image, labels: tuple[str, str], classes: Mapping[int
         classes: category id -> name.
     """
     height, width = image.shape[:2]
-    panel = _style.WIDTH_IN / 2 - 0.1
-    canvas = Canvas(figsize=(_style.WIDTH_IN, min(panel * height / width, 6.0) + 0.85), layout="compressed")
+    panel = style.WIDTH_IN / 2 - 0.1
+    canvas = Canvas(figsize=(style.WIDTH_IN, min(panel * height / width, 6.0) + 0.85), layout="compressed")
     axes = canvas.subplots(1, 2)
     shared = [{i for i, _ in pair.false_in_both}, {j for _, j in pair.false_in_both}]
     sides = ((pair.left, pair.right), (pair.right, pair.left))
@@ -217,8 +215,17 @@ def _box(ax: Axes, box: Box, mark: Mapping[str, Any], text: str, crossed: bool =
     if text:
         label = text if len(text) <= 24 else text[:23] + "\u2026"
         background = {"facecolor": mark["color"], "edgecolor": "none", "pad": 0.8}
-        style: dict[str, Any] = {"fontsize": 5.5, "color": "black", "va": "bottom", "bbox": background}
-        ax.text(x, y, label, clip_on=True, parse_math=False, **style)
+        ax.text(
+            x,
+            y,
+            label,
+            fontsize=5.5,
+            color="black",
+            va="bottom",
+            bbox=background,
+            clip_on=True,
+            parse_math=False,
+        )
 
 
 class ImagesMissing(Exception):

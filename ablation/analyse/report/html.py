@@ -20,7 +20,7 @@ from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 from markupsafe import Markup
 
-from ablation.analyse.figures import _style
+from ablation.analyse.figures.shared import style
 from ablation.analyse.report.data_section import Part
 from ablation.analyse.report.formats import Table
 
@@ -124,8 +124,8 @@ def render(page: Page) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=False, lstrip_blocks=False,
     )  # fmt: skip
     # The style is this package's own text; everything else is escaped.
-    style = Markup((folder / "report.css").read_text(encoding="utf-8"))
-    return environment.get_template("report.html.j2").render(page=page, style=style)
+    css = Markup((folder / "report.css").read_text(encoding="utf-8"))
+    return environment.get_template("report.html.j2").render(page=page, style=css)
 
 
 def picture(
@@ -140,7 +140,7 @@ def picture(
     by_kind = {path.suffix: path for path in files}
     png = by_kind[".png"].read_bytes()
     width, height = struct.unpack(">II", png[16:24])
-    scale = _PX_PER_IN / _style.DPI
+    scale = _PX_PER_IN / style.DPI
     kind, content = "image/png", png
     svg = by_kind.get(".svg")
     if svg is not None and not dense and svg.stat().st_size <= LARGEST_SVG and _is_svg(svg):

@@ -5,15 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 
-import matplotlib as mpl
-import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from ablation.analyse.figures import _style
-from ablation.analyse.figures._base import METADATA
+from ablation.analyse.figures.shared import style
+from ablation.analyse.figures.shared.base import METADATA
 from ablation.commands.check.audit import Audit
 
 _CLASSES_SHOWN = 40
@@ -29,12 +27,12 @@ def draw(audit: Audit) -> dict[str, bytes]:
     if audit.cells:
         drawings["cells"] = cells
     files: dict[str, bytes] = {}
-    with mpl.style.context(["default", _style.STYLE]):
+    with style.house_style():
         for name, drawing in drawings.items():
             figure = drawing(audit)
             for kind in ("png", "pdf"):
                 buffer = io.BytesIO()
-                figure.savefig(buffer, format=kind, dpi=_style.DPI, metadata=METADATA[kind])
+                figure.savefig(buffer, format=kind, dpi=style.DPI, metadata=METADATA[kind])
                 files[f"{name}.{kind}"] = buffer.getvalue()
     return files
 
@@ -53,9 +51,9 @@ def class_balance(audit: Audit) -> Figure:
         places = np.arange(len(order)) + (index - (count - 1) / 2) * height
         # The axis begins at 0.5, so that one box is a bar and none is not.
         ax.barh(places, [max(value - 0.5, 0) for value in values], height * 0.9, left=0.5, label=split,
-                color=_style.colour(index))  # fmt: skip
+                color=style.colour(index))  # fmt: skip
         for place, value in zip(places, values, strict=True):
-            ax.text(max(value, 0.5), place, f" {value:,}", va="center", fontsize=6.5, color=_style.MUTED)
+            ax.text(max(value, 0.5), place, f" {value:,}", va="center", fontsize=6.5, color=style.MUTED)
         largest = max(largest, *values)
     ax.set_xscale("log")
     ax.set_xlim(0.5, largest * 4)
@@ -79,8 +77,8 @@ def box_sizes(audit: Audit) -> Figure:
     ax.scatter(shown[:, 0], shown[:, 1], s=5, color="#999999", alpha=0.35, linewidths=0, rasterized=True,
                label=_counted(len(shown), len(sizes)))  # fmt: skip
     for name, fit, shade, marker in (
-        ("anchors of the model", audit.given, _style.WORSE, "s"),
-        ("k-means anchors", audit.fitted, _style.BETTER, "o"),
+        ("anchors of the model", audit.given, style.WORSE, "s"),
+        ("k-means anchors", audit.fitted, style.BETTER, "o"),
     ):
         label = f"{name}: mean best IoU {fit.mean_best_iou:.3f}"
         widths, heights = np.array(fit.anchors_px).T
@@ -106,7 +104,7 @@ def cells(audit: Audit) -> Figure:
         values = [getattr(head, kind) for head in found.heads]
         places = np.arange(len(values)) + (index - 1) * width
         ax.bar(places, [max(value, 0.5) for value in values], width * 0.92, label=kind,
-               color=(_style.BETTER, "#BBBBBB", _style.WORSE)[index])  # fmt: skip
+               color=(style.BETTER, "#BBBBBB", style.WORSE)[index])  # fmt: skip
         for place, value in zip(places, values, strict=True):
             ax.text(place, max(value, 0.5), f"{value:,}", ha="center", va="bottom", fontsize=6.5)
     ax.set_yscale("log")
@@ -126,7 +124,7 @@ def cells(audit: Audit) -> Figure:
 
 
 def _figure(height_in: float) -> Figure:
-    return Figure(figsize=(_style.WIDTH_IN, height_in), layout="constrained")
+    return Figure(figsize=(style.WIDTH_IN, height_in), layout="constrained")
 
 
 def _sides(ax: Axes, across: tuple[float, float], up: tuple[float, float]) -> None:

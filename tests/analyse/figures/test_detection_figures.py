@@ -13,8 +13,8 @@ from matplotlib.figure import Figure as Canvas
 
 from ablation.analyse import figures
 from ablation.analyse.detections.run_files import RunArtifacts
-from ablation.analyse.figures import _style
-from ablation.analyse.figures._artifacts import MOST, ArtifactFigure, plotted_arms
+from ablation.analyse.figures.shared import style
+from ablation.analyse.figures.shared.artifact_figures import MOST, ArtifactFigure, plotted_arms
 from ablation.analyse.view import StudyView, study_view
 
 ALL = {figure.name: figure for figure in figures.discover()}
@@ -24,7 +24,7 @@ FROM_FILES = sorted(
 
 
 def draw(name: str, view: StudyView) -> Canvas:
-    with mpl.style.context(["default", _style.STYLE]):
+    with style.house_style():
         return ALL[name].draw(view)
 
 

@@ -15,7 +15,7 @@ from helpers.synthetic import bce, focal, grid, run, study, with_state
 from matplotlib.image import imread
 
 from ablation.analyse import figures
-from ablation.analyse.figures import _style
+from ablation.analyse.figures.shared import style
 from ablation.analyse.view import StudyView, study_view
 from ablation.errors import AblationError
 from ablation.records import StudyRecord
@@ -60,7 +60,7 @@ def view_of(record: StudyRecord) -> StudyView:
 
 def texts(name: str, record: StudyRecord) -> str:
     """All words in a figure."""
-    with mpl.style.context(["default", _style.STYLE]):
+    with style.house_style():
         canvas = ALL[name].draw(view_of(record))
     return "\n".join(item.get_text() for item in canvas.findobj(mpl.text.Text))
 
@@ -144,7 +144,7 @@ def test_without_bce_the_heat_map_says_so_and_shows_no_difference() -> None:
 
 def test_gamma_curves_keep_the_points_readable_at_two_seeds() -> None:
     record = grid([0, 1])
-    with mpl.style.context(["default", _style.STYLE]):
+    with style.house_style():
         ax = ALL["gamma_curves"].draw(study_view(record)).axes[0]
     low, high = ax.get_ylim()
     values = [item.metrics["val/AP"] for item in record.runs]
@@ -156,7 +156,7 @@ def test_gamma_curves_keep_the_points_readable_at_two_seeds() -> None:
 
 
 def test_gamma_curves_do_not_bridge_an_arm_without_a_value() -> None:
-    with mpl.style.context(["default", _style.STYLE]):
+    with style.house_style():
         ax = ALL["gamma_curves"].draw(study_view(holed(2))).axes[0]
     line = next(line for line in ax.lines if line.get_label() == "focal, alpha = 0.25")
     assert [bool(np.isnan(y)) for y in line.get_ydata()] == [False, False, True, False]
@@ -236,7 +236,7 @@ def test_the_example_of_the_readme_works(package: Path) -> None:
 
 def test_limits() -> None:
     """Range 1..2; bounds within reach are shown whole, others cut at .4 of the range; .08 of margin."""
-    assert _style.limits([1, 2], [0.9, 2.1], 0.4) == pytest.approx((0.82, 2.18))
-    assert _style.limits([1, 2], [-50, 50, float("nan")], 0.4) == pytest.approx((0.52, 2.48))
-    low, high = _style.limits([0.4], [], 0.4)
+    assert style.limits([1, 2], [0.9, 2.1], 0.4) == pytest.approx((0.82, 2.18))
+    assert style.limits([1, 2], [-50, 50, float("nan")], 0.4) == pytest.approx((0.52, 2.48))
+    low, high = style.limits([0.4], [], 0.4)
     assert low < 0.4 < high

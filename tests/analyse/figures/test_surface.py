@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers.synthetic import bce, focal, grid, study
 
-from ablation.analyse.figures._surface import fit, points, why_no_surface
+from ablation.analyse.figures.shared.surface import fit, points, why_no_surface
 from ablation.analyse.view import study_view
 from ablation.records import StudyRecord
 from ablation.rng import generator

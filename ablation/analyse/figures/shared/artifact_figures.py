@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from ablation.analyse.detections.matching import Matches, matches_of
 from ablation.analyse.detections.run_files import DETECTIONS, GROUND_TRUTH, RunArtifacts
-from ablation.analyse.figures._base import Figure
-from ablation.analyse.figures._style import BASELINE, colour, dash
+from ablation.analyse.figures.shared.base import Figure
+from ablation.analyse.figures.shared.style import BASELINE, colour, dash
 from ablation.analyse.view import StudyView
 
 Floats = NDArray[np.float64]

@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from ablation.analyse.figures._artifacts import Floats
-from ablation.analyse.figures._style import WIDTH_IN
+from ablation.analyse.figures.shared.artifact_figures import Floats
+from ablation.analyse.figures.shared.style import WIDTH_IN
 
 
 def panels(rows_of_legend: int) -> tuple[Canvas, list[Axes]]:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ablation.analyse.figures._grid import focal_arms
+from ablation.analyse.figures.shared.grid import focal_arms
 from ablation.analyse.view import StudyView
 
 Floats = NDArray[np.float64]

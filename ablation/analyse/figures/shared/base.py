@@ -6,13 +6,13 @@ import importlib
 import io
 import pkgutil
 from abc import ABC, abstractmethod
+from types import ModuleType
 from typing import ClassVar, Literal
 
 import matplotlib as mpl
 import matplotlib.figure
-import matplotlib.style
 
-from ablation.analyse.figures import _style
+from ablation.analyse.figures.shared import style
 from ablation.analyse.view import StudyView
 from ablation.errors import AblationError
 
@@ -47,7 +47,7 @@ class Figure(ABC):
 
 
 def discover(package: str = "ablation.analyse.figures") -> list[Figure]:
-    """One instance of every figure in the folder of `package`, by name. `_x.py` files are helpers.
+    """One instance of every figure in the folder of `package`, by name; not in its subfolders or in `_x.py`.
 
     Raises:
         AblationError: naming the file that does not define exactly one Figure, or names it wrongly.
@@ -55,22 +55,20 @@ def discover(package: str = "ablation.analyse.figures") -> list[Figure]:
     module = importlib.import_module(package)
     figures = []
     for info in sorted(pkgutil.iter_modules(module.__path__), key=lambda info: info.name):
-        if info.name.startswith("_"):
-            continue
-        found = importlib.import_module(f"{package}.{info.name}")
-        classes = [
-            item for item in vars(found).values()
-            if isinstance(item, type) and issubclass(item, Figure) and item.__module__ == found.__name__
-        ]  # fmt: skip
-        if len(classes) != 1:
-            raise AblationError(
-                f"{found.__file__}: defines {len(classes)} figures; it must define exactly one"
-            )
-        figure = classes[0]()
-        if figure.name != info.name:
-            raise AblationError(f"{found.__file__}: its figure is named {figure.name!r}, not {info.name!r}")
-        figures.append(figure)
+        if not info.ispkg and not info.name.startswith("_"):
+            figures.append(_only_figure(importlib.import_module(f"{package}.{info.name}"), info.name))
     return figures
+
+
+def _only_figure(module: ModuleType, name: str) -> Figure:
+    items = [item for item in vars(module).values() if isinstance(item, type)]
+    classes = [cls for cls in items if issubclass(cls, Figure) and cls.__module__ == module.__name__]
+    if len(classes) != 1:
+        raise AblationError(f"{module.__file__}: defines {len(classes)} figures; it must define exactly one")
+    figure = classes[0]()
+    if figure.name != name:
+        raise AblationError(f"{module.__file__}: its figure is named {figure.name!r}, not {name!r}")
+    return figure
 
 
 # Without these the files would carry the time of drawing and the version of the library.
@@ -87,20 +85,20 @@ FORMATS: tuple[Format, ...] = ("png", "pdf", "svg")
 
 def render(figure: Figure, view: StudyView, formats: tuple[Format, ...] = FORMATS) -> dict[str, bytes]:
     """The figure as bytes per format. Equal studies give equal bytes, whatever the user's matplotlibrc."""
-    with mpl.style.context(["default", _style.STYLE]):
+    with style.house_style():
         drawn = figure.draw(view)
         if view.partial and not drawn.get_suptitle():
             # Captions get lost when a picture is copied; that runs are missing must not.
-            drawn.suptitle(view.partial, fontsize=6.5, color=_style.WORSE, x=0.01, ha="left")
+            drawn.suptitle(view.partial, fontsize=6.5, color=style.WORSE, x=0.01, ha="left")
         return save(drawn, formats)
 
 
 def save(drawn: mpl.figure.Figure, formats: tuple[Format, ...] = FORMATS) -> dict[str, bytes]:
-    """A drawn canvas as bytes per format; call it within _style.STYLE."""
+    """A drawn canvas as bytes per format; call it within style.house_style()."""
     files: dict[str, bytes] = {}
     for kind in formats:
         buffer = io.BytesIO()
-        drawn.savefig(buffer, format=kind, dpi=_style.DPI, metadata=METADATA[kind])
+        drawn.savefig(buffer, format=kind, dpi=style.DPI, metadata=METADATA[kind])
         files[kind] = buffer.getvalue()
         # Laid out once: that is most of the time, and every format should look the same.
         drawn.set_layout_engine("none")

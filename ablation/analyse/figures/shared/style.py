@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager
 
+import matplotlib as mpl
+import matplotlib.style
 from matplotlib.axes import Axes
 
 WIDTH_IN = 7.0
@@ -37,6 +40,11 @@ STYLE = {
     "svg.hashsalt": "ablation",
     "path.simplify": False,
 }
+
+
+def house_style() -> AbstractContextManager[None]:
+    """Matplotlib's defaults with STYLE, whatever the user's matplotlibrc says."""
+    return mpl.style.context(["default", STYLE])  # type: ignore[list-item]
 
 
 def number(value: float) -> str:
@@ -80,18 +88,17 @@ def limits(points: list[float], bounds: list[float], reach: float = 0.6) -> tupl
     return bottom - 0.08 * span, top + 0.08 * span
 
 
-def interval_bar(ax: Axes, x: float, low: float, high: float, shade: str, width: float = 1.1) -> None:
+def interval_bar(ax: Axes, x: float, low: float, high: float, colour: str, width: float = 1.1) -> None:
     """A vertical interval within the axis's limits; an end outside them becomes an arrow at the edge."""
     bottom, top = ax.get_ylim()
     if not (math.isfinite(low) and math.isfinite(high)):
         return
     inside = max(low, bottom), min(high, top)
-    ax.plot([x, x], inside, color=shade, linewidth=width, solid_capstyle="butt", zorder=3)
+    ax.plot([x, x], inside, color=colour, linewidth=width, solid_capstyle="butt", zorder=3)
     for end, edge, clipped, arrow in (
         (inside[0], bottom, low < bottom, "v"),
         (inside[1], top, high > top, "^"),
     ):
-        ax.plot(
-            [x], [edge if clipped else end], marker=arrow if clipped else "_", color=shade, linestyle="none",
-            markersize=4.5 if clipped else 4, markeredgewidth=width * 0.8, clip_on=False, zorder=4,
-        )  # fmt: skip
+        place, shape, size = (edge, arrow, 4.5) if clipped else (end, "_", 4)
+        mark = {"marker": shape, "markersize": size, "markeredgewidth": width * 0.8}
+        ax.plot([x], [place], color=colour, linestyle="none", clip_on=False, zorder=4, **mark)
