@@ -161,7 +161,7 @@ def report(arguments: list[str]) -> int:
     from ablation.analyse.report.report import write_report
     from ablation.files import safe_name
     from ablation.records import metric_and_level
-    from ablation.tracking.store import experiment_of, fetch_artifact, load_study
+    from ablation.tracking.study_record import fetch_artifact, load_study
 
     args = Arguments.parse(
         "report", arguments, {"study": None, "metric": "", "partial": "false", "out": "runs", **STORE}
@@ -171,7 +171,7 @@ def report(arguments: list[str]) -> int:
     declared_metric, level = metric_and_level(study.declared)
     metric = args.text("metric") or declared_metric
     ui = store.uri if store.uri.startswith("http") else "http://127.0.0.1:5000"
-    experiment = experiment_of(store, args.text("study"))
+    experiment = store.experiment(args.text("study"))
     written = write_report(
         study,
         args.path("out") / safe_name(args.text("study")) / "report",
@@ -193,7 +193,7 @@ def report(arguments: list[str]) -> int:
 def _show_in_mlflow(store: Store, study: StudyRecord, written: ReportFiles, metric: str) -> str:
     """Attach the report, and let the experiment's page open on its charts; returns that page's path."""
     from ablation.analyse.report.formats import escape_markdown
-    from ablation.tracking.store import publish_files, save_chart_view, set_experiment
+    from ablation.tracking.experiment import publish_files, save_chart_view, set_experiment
 
     verdict = written.verdict
     kind = "none" if verdict.headline is None else verdict.headline.comparison.verdict
@@ -212,7 +212,7 @@ def _show_in_mlflow(store: Store, study: StudyRecord, written: ReportFiles, metr
 def confirm(arguments: list[str]) -> int:
     """The finalists of a study on fresh seeds, and on the test split; takes what train takes besides."""
     from ablation.commands.confirm.confirm import confirm as confirm_study
-    from ablation.tracking.store import publish_files
+    from ablation.tracking.experiment import publish_files
 
     known = {"study": None, "seeds": None, "out": "runs", **STORE}
     args = Arguments.parse("confirm", arguments, known, overrides=True)

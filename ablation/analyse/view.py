@@ -93,7 +93,8 @@ def load_view(study: str, *, metric: str | None = None, uri: str | None = None) 
     Raises:
         UsageError: no such store or study; the message names the studies that there are.
     """
-    from ablation.tracking.store import Store, fetch_artifact, load_study
+    from ablation.tracking.store import Store
+    from ablation.tracking.study_record import fetch_artifact, load_study
 
     store = Store.of(uri, None)
     record = load_study(store, study)

@@ -35,8 +35,11 @@ from ablation.errors import AblationError, DataError, UsageError, one_line
 from ablation.files import canonical_json, safe_name, sha256_file, sha256_text, write_text
 from ablation.records import PlannedRun
 from ablation.study.plan_file import extend_plan, plan_file
+from ablation.tracking.experiment import publish_plan
+from ablation.tracking.mirror import Mirror
 from ablation.tracking.run_folder import DONE_STATES, RunFolder
-from ablation.tracking.store import Mirror, Store, load_study, publish_plan, studies
+from ablation.tracking.store import Store
+from ablation.tracking.study_record import load_study, study_names
 from ablation.training.evaluate import coco_metrics
 
 STATES = ("FINISHED", "DIVERGED", "FAILED", "KILLED")
@@ -365,7 +368,7 @@ def _refuse_trained(study: str, out: Path, store: Store) -> None:
     ]
     where = str(trained[0]) if trained else ""
     exists = store.sqlite_file is None or store.sqlite_file.exists()
-    if not where and exists and study in studies(store):
+    if not where and exists and study in study_names(store):
         found = [run for run in load_study(store, study).runs if run.params.get("source") != "import"]
         where = f"run {found[0].run_id} in {store.uri}" if found else ""
     if where:

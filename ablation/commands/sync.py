@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from ablation.errors import UsageError
 from ablation.study.plan_file import read_plan
+from ablation.tracking.experiment import publish_plan
+from ablation.tracking.mirror import Mirror
 from ablation.tracking.run_folder import RunFolder
-from ablation.tracking.store import Mirror, Store, publish_plan
+from ablation.tracking.store import Store
 
 
 def replay(out: Path, store: Store) -> int:
@@ -29,9 +30,9 @@ def replay(out: Path, store: Store) -> int:
         folder = RunFolder(path)
         mirror = Mirror(store, folder, strict=True)
         mirror.finish(folder.artifacts())
-        about = json.loads((path / "run.json").read_text(encoding="utf-8"))
-        studies[about["study"]] = (about.get("description", ""), path.parent.parent / "plan.json")
-    for study, (description, plan) in studies.items():
-        whole = read_plan(plan)
-        publish_plan(store, study, whole.runs, description, whole.declared)
+        identity = folder.read_json("run.json")
+        studies[identity["study"]] = (identity.get("description", ""), path.parent.parent / "plan.json")
+    for study, (description, plan_path) in studies.items():
+        plan = read_plan(plan_path)
+        publish_plan(store, study, plan.runs, description, plan.declared)
     return len(folders)

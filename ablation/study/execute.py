@@ -24,8 +24,10 @@ from ablation.records import Declaration, PlannedRun
 from ablation.study.identity import run_key
 from ablation.study.interrupts import Interrupts
 from ablation.study.plan_file import extend_plan, plan_file
+from ablation.tracking.experiment import publish_plan
+from ablation.tracking.mirror import Mirror
 from ablation.tracking.run_folder import DONE_STATES, RunFolder
-from ablation.tracking.store import Mirror, Store, publish_plan
+from ablation.tracking.store import Store
 from ablation.training.run import Run, set_up_torch
 
 log = logging.getLogger(__name__)

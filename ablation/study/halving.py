@@ -15,8 +15,9 @@ from ablation.errors import UsageError, one_line
 from ablation.files import exclusive_lock
 from ablation.losses.base import ConfidenceLoss
 from ablation.study.execute import Prepared
+from ablation.tracking.mirror import Mirror
 from ablation.tracking.run_folder import DONE_STATES
-from ablation.tracking.store import Mirror, Store
+from ablation.tracking.store import Store
 
 log = logging.getLogger(__name__)
 

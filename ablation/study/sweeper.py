@@ -23,8 +23,8 @@ from ablation.study.execute import Prepared, announce, prepare, store_of
 from ablation.study.expand import Job, expand, override_text
 from ablation.study.halving import check_rungs, prune
 from ablation.study.run_status import run_status
+from ablation.tracking.mirror import Mirror
 from ablation.tracking.run_folder import DONE_STATES
-from ablation.tracking.store import Mirror
 
 log = logging.getLogger(__name__)
 

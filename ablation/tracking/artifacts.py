@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from ablation.tracking.uri import cache_folder
+from ablation.tracking.address import cache_folder
 
 Place = tuple[str, int | None]
 """Where a run's files are, as MLflow names it, and when the run ended."""

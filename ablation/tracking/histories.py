@@ -1,8 +1,7 @@
-"""Reading many runs at once, without mlflow: histories in bulk, and what a run of the store means."""
+"""The histories of many runs at once, without mlflow: in bulk where the store allows it."""
 
 from __future__ import annotations
 
-import json
 import math
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,8 +11,6 @@ from typing import Any
 
 import pandas as pd
 
-from ablation.records import Plan, RunRecord
-
 HISTORY = ("val/AP", "val/AP50", "val/AP75", "train/loss")
 """The metrics whose value at every epoch the analysis looks at."""
 
@@ -21,11 +18,12 @@ Points = dict[str, dict[str, list[tuple[int, float]]]]
 """run id -> metric -> (epoch, value) of every logged point, by time, then epoch, then value."""
 
 SERVER_RUNS = 100
-"""So many runs may one request of MLflow's bulk endpoint name."""
+"""How many runs one request of MLflow's bulk endpoint may name."""
 SERVER_POINTS = 25_000
-"""So many points does it return at most, and it does not say that it left some out."""
+"""How many points it returns at most; it does not say that it left some out."""
 
-_COLUMNS = {"key", "value", "timestamp", "step", "is_nan", "run_uuid"}
+METRIC_COLUMNS = {"key", "value", "timestamp", "step", "is_nan", "run_uuid"}
+"""Those of MLflow's table `metrics` that are read here."""
 
 
 def sqlite_points(path: Path, experiment: str, metrics: Sequence[str] = HISTORY) -> Points:
@@ -39,11 +37,11 @@ def sqlite_points(path: Path, experiment: str, metrics: Sequence[str] = HISTORY)
         sqlite3.Error: the database cannot be read.
     """
     with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=30)) as database:
-        for table, needed in {"metrics": _COLUMNS, "runs": {"run_uuid", "experiment_id"}}.items():
-            found = {row[1] for row in database.execute(f"PRAGMA table_info({table})")}
-            if not needed <= found:
-                lacking = ", ".join(sorted(needed - found))
-                raise LookupError(f"table {table} has no {lacking}")
+        for table, needed in {"metrics": METRIC_COLUMNS, "runs": {"run_uuid", "experiment_id"}}.items():
+            columns = {row[1] for row in database.execute(f"PRAGMA table_info({table})")}
+            if not needed <= columns:
+                missing = ", ".join(sorted(needed - columns))
+                raise LookupError(f"table {table} has no {missing}")
         marks = ", ".join("?" * len(metrics))
         rows = database.execute(
             "SELECT m.run_uuid, m.key, m.step, m.value, m.is_nan FROM metrics m "
@@ -111,9 +109,9 @@ def points_one_by_one(client: Any, runs: Sequence[Any], metrics: Sequence[str] =
     for run in runs:
         for metric in metrics:
             if metric in run.data.metrics:
-                found = client.get_metric_history(run.info.run_id, metric)
+                logged = client.get_metric_history(run.info.run_id, metric)
                 of_run = points.setdefault(run.info.run_id, {})
-                of_run[metric] = [(int(point.step), float(point.value)) for point in found]
+                of_run[metric] = [(int(point.step), float(point.value)) for point in logged]
     return points
 
 
@@ -127,39 +125,3 @@ def history(points: Mapping[str, Sequence[tuple[int, float]]]) -> pd.DataFrame:
             "value": pd.Series([row[2] for row in rows], dtype="float64"),
         }
     )
-
-
-def record(
-    run_id: str,
-    tags: Mapping[str, str],
-    params: Mapping[str, str],
-    metrics: Mapping[str, float],
-    points: Mapping[str, Sequence[tuple[int, float]]],
-    wanted: Mapping[tuple[str, int], str],
-) -> RunRecord:
-    """What the store has of one run, as the analysis wants it.
-
-    Args:
-        wanted: the key that the plan has for each arm and seed. A run with another one is
-            SUPERSEDED: it was trained with a configuration that has been edited since.
-    """
-    arm, seed, key = tags["arm"], int(tags["seed"]), tags["key"]
-    superseded = wanted.get((arm, seed), key) != key
-    return RunRecord(
-        run_id=run_id,
-        study=tags["study"],
-        arm=arm,
-        seed=seed,
-        key=key,
-        state="SUPERSEDED" if superseded else tags.get("state", "RUNNING"),
-        params=dict(params),
-        metrics=dict(metrics),
-        history=history(points),
-        folder=tags.get("folder", ""),
-        reason="trained with a configuration that was edited since" if superseded else tags.get("reason", ""),
-    )
-
-
-def read_plan(path: Path) -> Plan:
-    """The plan.json of a study's parent run."""
-    return Plan.from_json(json.loads(path.read_text(encoding="utf-8")))

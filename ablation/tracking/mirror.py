@@ -39,7 +39,7 @@ STATUS = {
 
 
 class TrackingStore(Protocol):
-    """What a mirror needs of a tracking store; track.Store is one. Every method may raise anything."""
+    """What a mirror needs of a tracking store; store.Store is the real one. Every method may raise anything."""
 
     @property
     def uri(self) -> str:
@@ -49,7 +49,7 @@ class TrackingStore(Protocol):
     def local(self) -> bool:
         """Whether writing can only be quick or fail: a file on this machine."""
 
-    def open_run(self, about: dict[str, Any], folder: Path, started_ms: int, tags: dict[str, str]) -> str:
+    def open_run(self, identity: dict[str, Any], folder: Path, started_ms: int, tags: dict[str, str]) -> str:
         """The id of the folder's run, which is created where there is none."""
 
     def set_running(self, run: str) -> None:
@@ -110,12 +110,13 @@ class Mirror:
         self._do(lambda store: self._content(store, artifacts))
         self._do(self._state)
         if self._retries is not None and not self._retries.close(PATIENCE_S):
+            uri = self.store.uri if self.store else ""
             log.warning(
                 "MLflow (%s) lacks a part of %s: %s; the folder has it all, `ablation sync` copies the rest",
-                self.store.uri if self.store else "", self.folder.path, self._error or "no answer yet",
-            )  # fmt: skip
+                *(uri, self.folder.path, self._error or "no answer yet"),
+            )
 
-    # when
+    # scheduling
 
     @property
     def pending(self) -> int:
@@ -146,18 +147,18 @@ class Mirror:
             log.log(
                 logging.DEBUG if quiet else logging.WARNING,
                 "MLflow (%s) not reached: %s; the run goes on, its folder has everything",
-                self.store.uri, self._error,
-            )  # fmt: skip
+                *(self.store.uri, self._error),
+            )
             return False
 
-    # what
+    # content
 
     def _open(self, store: TrackingStore) -> str:
         if self._run is None:
             state = self.folder.read_json("state.json")
             started = state.get("started_ms") or round(time.time() * 1000)
-            about = self.folder.read_json("run.json")
-            self._run = store.open_run(about, self.folder.path.resolve(), started, self._tags())
+            identity = self.folder.read_json("run.json")
+            self._run = store.open_run(identity, self.folder.path.resolve(), started, self._tags())
             if self._run != self._former:
                 self._pushed, self._known = 0, {}
         return self._run
@@ -190,13 +191,13 @@ class Mirror:
         store.end_run(self._open(store), self._tags(), STATUS.get(self.folder.state, "FAILED"), ended)
 
     def _tags(self) -> dict[str, str]:
-        about = self.folder.read_json("run.json")
-        tags = {key: str(about[key]) for key in ("study", "arm", "seed", "key")}
+        identity = self.folder.read_json("run.json")
+        tags = {key: str(identity[key]) for key in ("study", "arm", "seed", "key")}
         tags |= {"kind": "run", "state": self.folder.state, "reason": self.folder.reason[:500]}
-        tags |= {"folder": str(self.folder.path.resolve()), "command": about["command"]}
-        tags |= {f"code.{key}": str(value) for key, value in about["code"].items()}
-        if "git_commit" in about["code"]:
-            tags["mlflow.source.git.commit"] = about["code"]["git_commit"]
+        tags |= {"folder": str(self.folder.path.resolve()), "command": identity["command"]}
+        tags |= {f"code.{key}": str(value) for key, value in identity["code"].items()}
+        if "git_commit" in identity["code"]:
+            tags["mlflow.source.git.commit"] = identity["code"]["git_commit"]
         tags |= {"mlflow.source.name": "ablation train", "mlflow.source.type": "LOCAL"}
         for name, value in self.folder.read_json("notes.json").items():
             if isinstance(value, dict):
@@ -261,7 +262,7 @@ class RetryQueue:
                     return
                 work = self._waiting[0]
                 late = self._closing
-            # Said once for each time that the server goes away, not for every try.
+            # One warning for each time that the server goes away, not one for every try.
             if self._attempt(work, quiet=late or failed > 0):
                 pause, failed = _FIRST_PAUSE_S, 0
                 with self._changed:

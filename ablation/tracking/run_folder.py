@@ -194,5 +194,5 @@ class RunFolder:
 
     def truncate_metrics(self, epoch: int) -> None:
         """Drop what lies beyond `epoch`: those epochs are about to be trained again."""
-        kept = [line for line in self.metrics() if line["epoch"] <= epoch]
-        write_text(self.file("metrics.jsonl"), "".join(json.dumps(line) + "\n" for line in kept))
+        lines = [json.dumps(line) for line in self.metrics() if line["epoch"] <= epoch]
+        write_text(self.file("metrics.jsonl"), "".join(line + "\n" for line in lines))

@@ -16,7 +16,8 @@ from ablation.config import RunConfig, typed
 from ablation.errors import StoreError, UsageError, one_line
 from ablation.model.base import Detector
 from ablation.tracking.run_folder import RunFolder
-from ablation.tracking.store import Store, find_folders
+from ablation.tracking.store import Store
+from ablation.tracking.study_record import find_folders
 
 
 @dataclass(frozen=True)

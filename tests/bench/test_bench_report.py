@@ -15,7 +15,8 @@ from helpers.command import started_from_nothing
 from helpers.store import run_folder, store_in
 
 from ablation.analyse.tables.table import runs_table
-from ablation.tracking.store import Mirror, load_study
+from ablation.tracking.mirror import Mirror
+from ablation.tracking.study_record import load_study
 
 ARMS, SEEDS, EPOCHS = 40, 25, 100
 MORE = [f"val/AP_class/{letter}" for letter in "abcdefghijklmnopqrst"] + ["time/images_per_s", "val/AP_small"]

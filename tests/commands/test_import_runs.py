@@ -12,7 +12,8 @@ from ablation.analyse.tables.table import arms_table, runs_table
 from ablation.commands.import_runs import import_runs, read_table
 from ablation.errors import AblationError, UsageError
 from ablation.tracking.run_folder import RunFolder
-from ablation.tracking.store import Store, load_study
+from ablation.tracking.store import Store
+from ablation.tracking.study_record import load_study
 
 HEAD = "arm,seed,AP,loss.name,loss.alpha\n"
 

@@ -25,7 +25,8 @@ from ablation.errors import AblationError, StoreError, UsageError
 from ablation.model.weights import load_weights
 from ablation.study.app import composed
 from ablation.tracking.run_folder import RunFolder
-from ablation.tracking.store import Store, find_folders
+from ablation.tracking.store import Store
+from ablation.tracking.study_record import find_folders
 from ablation.training.trained_run import TrainedRun, find_run, load_run
 
 

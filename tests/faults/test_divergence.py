@@ -20,7 +20,8 @@ from helpers.fault_trials import (
 
 from ablation.analyse.report.report import write_report
 from ablation.analyse.tables import table
-from ablation.tracking.store import Store, load_study
+from ablation.tracking.store import Store
+from ablation.tracking.study_record import load_study
 from ablation.training.checkpoint import checkpoints
 
 

@@ -12,8 +12,11 @@ from helpers.fault_trials import Row, random, with_store
 
 from ablation.analyse.tables import table
 from ablation.records import PlannedRun
+from ablation.tracking.experiment import publish_plan
+from ablation.tracking.mirror import Mirror
 from ablation.tracking.run_folder import RunFolder
-from ablation.tracking.store import Mirror, Store, load_study, publish_plan
+from ablation.tracking.store import Store
+from ablation.tracking.study_record import load_study
 
 KINDS = (
     "FINISHED",

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from helpers.fault_trials import Forks, Row, ended, fault_child, random
 
-from ablation.tracking.store import Store, studies
+from ablation.tracking.store import Store
+from ablation.tracking.study_record import study_names
 
 
 def sizes(short: int, full: int) -> pytest.MarkDecorator:
@@ -30,7 +31,7 @@ def test_a_new_store_opened_by_8_processes(
             folder.mkdir()
             opening = [forks.call(fault_child.new_store, str(folder), "shared") for _ in range(8)]
             assert [ended(process) for process in opening] == [0] * len(opening)
-            assert studies(Store.of(f"sqlite:///{folder}/mlflow.db", None)) == ["shared"]
+            assert study_names(Store.of(f"sqlite:///{folder}/mlflow.db", None)) == ["shared"]
             assert [path.name for path in folder.iterdir()] == ["mlflow.db"]
     row.end(trials)
 
@@ -55,6 +56,6 @@ def test_kill_9_while_a_new_store_is_made(
             process.kill()
             ended(process)
             assert ended(forks.call(fault_child.new_store, str(folder), "second")) == 0
-            found = studies(Store.of(f"sqlite:///{folder}/mlflow.db", None))
+            found = study_names(Store.of(f"sqlite:///{folder}/mlflow.db", None))
             assert found in (["second"], ["first", "second"])
     row.end(trials)

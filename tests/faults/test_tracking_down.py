@@ -42,7 +42,7 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.port = folder, free_port()
-        self._process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | None = None
 
     @property
     def uri(self) -> str:
@@ -50,29 +50,33 @@ class Server:
 
     def start(self) -> None:
         """Start, and wait until it answers."""
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port),
-                   "--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db", "--workers", "1",
-                   "--default-artifact-root", str(self.folder / "artifacts")]  # fmt: skip
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
+        command += ["--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db", "--workers", "1"]
+        command += ["--default-artifact-root", str(self.folder / "artifacts")]
         quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
         with (self.folder / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                command, cwd=self.folder, env=os.environ | quiet, stdout=log, stderr=log,
+            self.process = subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env=os.environ | quiet,
+                stdout=log,
+                stderr=log,
                 start_new_session=True,
-            )  # fmt: skip
+            )
         until = time.monotonic() + 120
         while True:
             with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.uri}/health", timeout=5):
                 return
-            assert time.monotonic() < until and self._process.poll() is None, "the server did not start"
+            assert time.monotonic() < until and self.process.poll() is None, "the server did not start"
             time.sleep(0.1)
 
     def kill(self) -> None:
         """kill -9, with everything that it started."""
-        if self._process is not None:
+        if self.process is not None:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            self._process = None
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
 
 
 def test_a_server_that_is_never_there(
@@ -94,8 +98,10 @@ def test_a_server_that_is_never_there(
 @pytest.mark.fault
 def test_tracking_down(forks: Forks, empty_store: Path, tmp_path: Path, record_property: object) -> None:
     """Training goes on; after `ablation sync` no point is lost or doubled."""
-    rows = {True: Row("tracking down for good", record_property),
-            False: Row("tracking down 10 s", record_property)}  # fmt: skip
+    rows = {
+        True: Row("tracking down for good", record_property),
+        False: Row("tracking down 10 s", record_property),
+    }
     generator = random("tracking down")
     alone = with_store(tmp_path / "alone", empty_store)
     code, text = forks.run(alone, ["train", *LONG, "tracking=none"])
@@ -128,7 +134,7 @@ def test_tracking_down(forks: Forks, empty_store: Path, tmp_path: Path, record_p
                     code, text = forks.run(folder, ["sync", f"uri={server.uri}"])
                     assert code == 0, text
                 holds_in_mlflow(server.folder / "mlflow.db", run)
-            if server._process is None:
+            if server.process is None:
                 server.start()
     finally:
         server.kill()

@@ -218,8 +218,8 @@ def command(folder: str, arguments: list[str], fault: Fault, log: str) -> None:
 
 def new_store(folder: str, study: str) -> None:
     """Open the store of `folder` as a run does, and use it."""
-    from ablation.tracking.store import Store, experiment_of
+    from ablation.tracking.store import Store
 
     store = Store.of(f"sqlite:///{folder}/mlflow.db", None)
     store.prepare()
-    experiment_of(store, study)
+    store.experiment(study)

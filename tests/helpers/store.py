@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ablation.tracking.run_folder import RunFolder
-from ablation.tracking.store import Store, experiment_of
+from ablation.tracking.store import Store
 
 
 def store_in(folder: Path) -> Store:
@@ -16,7 +16,7 @@ def open_store_with_experiment(folder: Path, experiment: str) -> None:
     """What a process does that logs into `folder`: open the store, or create it, and the experiment."""
     store = store_in(folder)
     store.prepare()
-    experiment_of(store, experiment)
+    store.experiment(experiment)
 
 
 def run_folder(folder: Path, arm: str = "bce", seed: int = 0, key: str = "k" * 64) -> RunFolder:

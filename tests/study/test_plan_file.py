@@ -9,7 +9,8 @@ from helpers.command import TINY, ablation, error_line
 
 from ablation.records import Declaration
 from ablation.study.plan_file import extend_plan, read_plan
-from ablation.tracking.store import Store, load_study
+from ablation.tracking.store import Store
+from ablation.tracking.study_record import load_study
 
 
 def test_the_first_declaration_stays_and_a_changed_margin_is_added(tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ from helpers.command import (
     started_from_nothing,
 )
 
-from ablation.tracking.store import Store, load_study
+from ablation.tracking.store import Store
+from ablation.tracking.study_record import load_study
 
 SWEEP = """\
 # @package _global_

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +15,8 @@ class Client:
     """A server's answers, and how often each question was asked."""
 
     def __init__(self) -> None:
+        # One that no other test has used: what was learned about a run is kept by its address.
+        self.address = f"http://{uuid.uuid4()}"
         self.files: dict[str, str] = {}
         self.ended = 1
         self.asked: list[str] = []
@@ -38,12 +41,11 @@ class Client:
 @pytest.fixture
 def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Client:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(artifacts, "_places", {})
     return Client()
 
 
 def fetch(client: Client, path: str) -> str | None:
-    file = artifacts.fetch(client, "http://server", "r", path)
+    file = artifacts.fetch(client, client.address, "r", path)
     return None if file is None else file.read_text()
 
 
@@ -57,5 +59,5 @@ def test_a_run_that_ended_anew_is_asked_again(client: Client) -> None:
     client.files = {"d/a.json": "old"}
     assert fetch(client, "d/a.json") == "old" and fetch(client, "d/b.json") is None
     client.files, client.ended = {"d/a.json": "new", "d/b.json": "late"}, 2
-    artifacts.remember("http://server", [client.get_run("r")])  # what loading the study does
+    artifacts.remember(client.address, [client.get_run("r")])  # what loading the study does
     assert fetch(client, "d/a.json") == "new" and fetch(client, "d/b.json") == "late"

@@ -32,7 +32,7 @@ class Flaky:
         if self.away.is_set():
             raise ConnectionError("away")
 
-    def open_run(self, about: dict[str, Any], folder: Path, started_ms: int, tags: dict[str, str]) -> str:
+    def open_run(self, identity: dict[str, Any], folder: Path, started_ms: int, tags: dict[str, str]) -> str:
         self._call()
         if not self.runs:
             self.runs.append("r0")
@@ -74,24 +74,24 @@ def test_a_server_that_comes_and_goes_gets_every_point(
 ) -> None:
     monkeypatch.setattr("ablation.tracking.mirror._FIRST_PAUSE_S", 0.001)
     monkeypatch.setattr("ablation.tracking.mirror._LONGEST_PAUSE_S", 0.01)
-    ledger, folder = Flaky(), run_folder(tmp_path)
-    mirror = Mirror(ledger, folder)
-    ledger.away.set()
+    store, folder = Flaky(), run_folder(tmp_path)
+    mirror = Mirror(store, folder)
+    store.away.set()
     mirror.start()
     for number in range(1, 31):
         if number == 10:
-            ledger.away.clear()
+            store.away.clear()
         if number == 20:
-            ledger.away.set()
+            store.away.set()
         epoch(folder, number)
         mirror.push()
     folder.set_state("FINISHED")
-    ledger.away.clear()
+    store.away.clear()
     mirror.finish([folder.file("config.yaml")])
-    assert sorted(ledger.points) == [(number, "val/AP") for number in range(1, 31)]
+    assert sorted(store.points) == [(number, "val/AP") for number in range(1, 31)]
     # What is sent again has the same epoch, time and value, which the store takes for one point.
-    assert all(set(values) == {number / 100} for (number, _), values in ledger.points.items())
-    assert ledger.ended == "FINISHED" and ledger.files == {"config.yaml"} and ledger.runs == ["r0"]
+    assert all(set(values) == {number / 100} for (number, _), values in store.points.items())
+    assert store.ended == "FINISHED" and store.files == {"config.yaml"} and store.runs == ["r0"]
 
 
 def test_a_server_that_never_answers_holds_nothing_up(

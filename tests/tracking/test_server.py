@@ -15,13 +15,13 @@ import pytest
 from helpers.command import ROOT, TINY, ablation, error_line, metrics, run_folders
 from helpers.postgres import MlflowServer, postgres
 
-from ablation.tracking import histories as store_read
-from ablation.tracking.store import Store, fetch_artifact, load_study
+from ablation.tracking import histories
+from ablation.tracking.store import Store
+from ablation.tracking.study_record import fetch_artifact, load_study
 
 
 def test_a_server_needs_an_address(tmp_path: Path) -> None:
-    said = error_line(ablation(tmp_path, "train", "tracking=server", *TINY, check=2))
-    assert "tracking.uri" in said
+    assert "tracking.uri" in error_line(ablation(tmp_path, "train", "tracking=server", *TINY, check=2))
 
 
 @pytest.fixture
@@ -37,8 +37,8 @@ def server(tmp_path: Path) -> Iterator[MlflowServer]:
 
 
 def epochs_done(folder: Path) -> list[int]:
-    return [len((run / "metrics.jsonl").read_text().splitlines()) if (run / "metrics.jsonl").exists() else 0
-            for run in run_folders(folder)]  # fmt: skip
+    logs = [run / "metrics.jsonl" for run in run_folders(folder)]
+    return [len(log.read_text().splitlines()) if log.exists() else 0 for log in logs]
 
 
 @pytest.mark.slow
@@ -46,15 +46,13 @@ def test_a_server_killed_in_mid_training_stops_nothing_and_loses_nothing(
     tmp_path: Path, server: MlflowServer
 ) -> None:
     epochs = 30
-    study = ["-m", "study=team", *TINY, f"train.epochs={epochs}", "loss=focal", "loss.alpha=0.25,0.75",
-             "seed=0,1", "hydra.launcher.slots=4"]  # fmt: skip
+    study = ["-m", "study=team", *TINY, f"train.epochs={epochs}", "loss=focal"]
+    study += ["loss.alpha=0.25,0.75", "seed=0,1", "hydra.launcher.slots=4"]
+    command = [sys.executable, "-m", "ablation.cli", "train", *study, "tracking=server"]
+    command += [f"tracking.uri={server.uri}"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     with (tmp_path / "train.log").open("w") as log:
-        training = subprocess.Popen(
-            [sys.executable, "-m", "ablation.cli", "train", *study, "tracking=server",
-             f"tracking.uri={server.uri}"],
-            cwd=tmp_path, stdout=log, stderr=log,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        )  # fmt: skip
+        training = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, env=environment)
     while len(epochs_done(tmp_path)) < 4 or min(epochs_done(tmp_path)) < 4:
         assert training.poll() is None, (tmp_path / "train.log").read_text()[-3000:]
         time.sleep(0.1)
@@ -73,26 +71,25 @@ def test_a_server_killed_in_mid_training_stops_nothing_and_loses_nothing(
     client, runs = store.client(), load_study(store, "team").runs
     assert [run.state for run in runs] == ["FINISHED"] * 4
     for run in runs:
-        wanted = [
+        lines = [
             (name, line["epoch"], line["time_ms"], value)
             for line in map(json.loads, (Path(run.folder) / "metrics.jsonl").read_text().splitlines())
             for name, value in line["metrics"].items()
         ]
-        found = Counter(
+        points = Counter(
             (point.key, point.step, point.timestamp, point.value)
             for name in run.metrics
             for point in client.get_metric_history(run.run_id, name)
         )
-        assert found == Counter(wanted) and set(found.values()) == {1}
+        assert points == Counter(lines) and set(points.values()) == {1}
         assert run.history["epoch"].value_counts().eq(len(set(run.history["metric"]))).any()
     # In bulk as one by one; and a file that has to be downloaded.
-    found = [client.get_run(run.run_id) for run in runs]
-    slow = store_read.points_one_by_one(client, found)
+    slow = histories.points_one_by_one(client, [client.get_run(run.run_id) for run in runs])
     for run in runs:
-        assert run.history.equals(store_read.history(slow[run.run_id]))
+        assert run.history.equals(histories.history(slow[run.run_id]))
     file = fetch_artifact(store, runs[0].run_id, "detections/val.json")
-    own = Path(runs[0].folder) / "detections/val.json"
-    assert file is not None and file != own and file.read_bytes() == own.read_bytes()
+    original = Path(runs[0].folder) / "detections/val.json"
+    assert file is not None and file != original and file.read_bytes() == original.read_bytes()
 
     # The server changed nothing in what was learned.
     ablation(tmp_path, "train", *study[1:-3], "loss.alpha=0.25", "seed=0", "out=alone", "tracking=none")

@@ -11,18 +11,11 @@ from helpers.store import open_store_with_experiment, run_folder, store_in
 
 from ablation.errors import StoreError, UsageError
 from ablation.records import PlannedRun
-from ablation.tracking import histories as store_read
-from ablation.tracking.store import (
-    Mirror,
-    Store,
-    experiment_of,
-    fetch_artifact,
-    load_study,
-    publish_plan,
-    save_chart_view,
-    set_experiment,
-    studies,
-)
+from ablation.tracking import histories
+from ablation.tracking.experiment import publish_plan, save_chart_view, set_experiment
+from ablation.tracking.mirror import Mirror
+from ablation.tracking.store import Store
+from ablation.tracking.study_record import fetch_artifact, load_study, study_names
 
 
 def test_a_point_is_logged_once_however_often_it_is_pushed(tmp_path: Path) -> None:
@@ -89,14 +82,14 @@ def test_eight_processes_open_a_new_store_at_once(tmp_path: Path) -> None:
     for child in children:
         child.join(120)
         assert child.exitcode == 0
-    assert studies(store_in(tmp_path)) == ["shared"]
+    assert study_names(store_in(tmp_path)) == ["shared"]
     assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
 
 
 def test_names_are_what_they_say(tmp_path: Path) -> None:
     store = store_in(tmp_path)
     store.prepare()
-    experiment_of(store, "../../etc")
+    store.experiment("../../etc")
     experiment = store.client().get_experiment_by_name("../../etc")
     assert experiment is not None
     assert ".." not in experiment.artifact_location
@@ -121,8 +114,8 @@ def test_histories_in_bulk_are_those_that_mlflow_gives_one_by_one(tmp_path: Path
     client = store.client()
     experiment = client.get_experiment_by_name("s").experiment_id
     runs = list(client.search_runs([experiment], "tags.kind = 'run'"))
-    slow = store_read.points_one_by_one(client, runs)
-    fast = store_read.sqlite_points(tmp_path / "mlflow.db", experiment)
+    slow = histories.points_one_by_one(client, runs)
+    fast = histories.sqlite_points(tmp_path / "mlflow.db", experiment)
     assert repr(fast) != "{}" and set(fast) == set(slow)
     for run in slow:
         assert repr(sorted(fast[run].items())) == repr(sorted(slow[run].items()))  # repr: NaN is NaN
@@ -139,15 +132,15 @@ def test_a_store_of_another_form_is_read_through_mlflow(
     folder.append_metrics(1, {"val/AP": 0.5})
     folder.set_state("FINISHED")
     Mirror(store, folder, strict=True).finish([])
-    caplog.set_level("INFO", "ablation.tracking.store")
-    monkeypatch.setattr(store_read, "_COLUMNS", {"key", "column_of_the_future"})
+    caplog.set_level("INFO", "ablation.tracking.study_record")
+    monkeypatch.setattr(histories, "METRIC_COLUMNS", {"key", "column_of_the_future"})
     (run,) = load_study(store, "s").runs
     assert run.history["value"].tolist() == [0.5]
     assert "reading run by run, which is slow: table metrics has no column_of_the_future" in caplog.text
 
 
 def test_an_answer_that_was_cut_off_is_asked_for_again_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_read, "SERVER_POINTS", 25)
+    monkeypatch.setattr(histories, "SERVER_POINTS", 25)
     sizes = []
 
     def request(query: list[tuple[str, str]]) -> dict[str, object]:
@@ -156,11 +149,11 @@ def test_an_answer_that_was_cut_off_is_asked_for_again_in_parts(monkeypatch: pyt
         rows = [{"run_id": run, "step": step, "value": step / 2} for run in runs for step in range(10)]
         return {"metrics": rows[:25]}
 
-    points = store_read.server_points(request, ["a", "b", "c", "d", "e"], ["val/AP"])
+    points = histories.server_points(request, ["a", "b", "c", "d", "e"], ["val/AP"])
     assert points == {run: {"val/AP": [(step, step / 2) for step in range(10)]} for run in "abcde"}
     assert sizes == [5, 2, 3, 1, 2]
     with pytest.raises(LookupError, match="run a has 25 points"):
-        store_read.server_points(
+        histories.server_points(
             lambda query: {"metrics": [{"run_id": "a", "step": 1, "value": 1}] * 25}, ["a"]
         )
 
@@ -169,9 +162,9 @@ def test_a_creation_that_broke_off_is_completed_and_its_double_removed(tmp_path:
     store, folder = store_in(tmp_path), run_folder(tmp_path)
     store.prepare()
     client = store.client()
-    experiment = experiment_of(store, "s")
-    tags = {"kind": "run", "study": "s", "arm": "bce", "seed": "0", "key": "k" * 64,
-            "folder": str(folder.path.resolve())}  # fmt: skip
+    experiment = store.experiment("s")
+    tags = {"kind": "run", "study": "s", "arm": "bce", "seed": "0", "key": "k" * 64}
+    tags |= {"folder": str(folder.path.resolve())}
     ids = sorted(client.create_run(experiment, 5, tags).info.run_id for _ in range(2))
     folder.append_metrics(1, {"val/AP": 0.5})
     folder.set_state("FINISHED")
@@ -188,8 +181,8 @@ def test_files_of_runs_elsewhere_and_the_saved_charts(tmp_path: Path) -> None:
     folder.set_state("FINISHED")
     Mirror(store, folder, strict=True).finish(folder.artifacts())
     (run,) = load_study(store, "s").runs
-    found = fetch_artifact(store, run.run_id, "detections/val.json")
-    assert found is not None and json.loads(found.read_text()) == [1, 2]
+    detections = fetch_artifact(store, run.run_id, "detections/val.json")
+    assert detections is not None and json.loads(detections.read_text()) == [1, 2]
     assert fetch_artifact(store, run.run_id, "detections/none.json") is None
     assert fetch_artifact(store, run.run_id, "config.yaml") is not None
     page = save_chart_view(store, "s", "val/AP", "loss.alpha", "loss.gamma")

@@ -10,7 +10,8 @@ import pytest
 import torch
 from helpers.command import TINY, ablation, metrics, notes, run_folders, started_from_nothing
 
-from ablation.tracking.store import Store, load_study
+from ablation.tracking.store import Store
+from ablation.tracking.study_record import load_study
 from ablation.training import checkpoint
 from ablation.training.evaluate import coco_metrics
 

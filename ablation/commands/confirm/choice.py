@@ -20,8 +20,9 @@ from ablation.machine import autocast_dtype, resolve_device
 from ablation.records import PlannedRun
 from ablation.study.expand import override_text
 from ablation.study.plan_file import plan_file, read_plan
+from ablation.tracking.mirror import Mirror
 from ablation.tracking.run_folder import RunFolder
-from ablation.tracking.store import Mirror, Store
+from ablation.tracking.store import Store
 from ablation.training.evaluate import evaluate
 from ablation.training.run import set_up_torch
 from ablation.training.trained_run import load_run

@@ -22,7 +22,8 @@ from ablation.files import write_json
 from ablation.records import StudyRecord, declaration_that_counts, metric_and_level
 from ablation.rng import generator
 from ablation.study import app
-from ablation.tracking.store import Store, load_study
+from ablation.tracking.store import Store
+from ablation.tracking.study_record import load_study
 
 TEST = ("detections/test_ground_truth.json", "detections/test.json")
 VAL = ("detections/ground_truth.json", "detections/val.json")

@@ -11,7 +11,8 @@ from helpers.command import TINY, ablation, error_line, run_folders
 from ablation.commands.confirm.choice import Choice, arguments, fix_choice, overrides_of
 from ablation.errors import UsageError
 from ablation.records import PlannedRun
-from ablation.tracking.store import Store, load_study
+from ablation.tracking.store import Store
+from ablation.tracking.study_record import load_study
 
 CHOICE = Choice("s", ("f", "b"), (10, 11), "val/AP", 0)
 

@@ -11,7 +11,8 @@ from helpers.command import TINY, ablation, error_line, run_folders
 from ablation.study.forecast.seeds import seeds_text
 from ablation.study.halving import losers
 from ablation.tracking.run_folder import RunFolder
-from ablation.tracking.store import Store, load_study
+from ablation.tracking.store import Store
+from ablation.tracking.study_record import load_study
 
 SWEEP = """\
 # @package _global_

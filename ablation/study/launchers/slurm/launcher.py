@@ -34,8 +34,9 @@ from ablation.study.launchers.slurm import queue as slurm_queue
 from ablation.study.launchers.slurm.job import run_job
 from ablation.study.launchers.slurm.registry import Submitted, submitting, write_jobs
 from ablation.study.terminal import progress as observer
+from ablation.tracking.mirror import Mirror
 from ablation.tracking.run_folder import DONE_STATES
-from ablation.tracking.store import Mirror, Store
+from ablation.tracking.store import Store
 
 log = logging.getLogger(__name__)
 

@@ -27,7 +27,7 @@ def resolve(uri: str | None, artifacts: str | None) -> tuple[str, str | None]:
         uri = f"{SQLITE}{Path(uri.removeprefix(SQLITE)).resolve()}"
     elif "://" not in uri or uri.startswith("file:"):
         raise UsageError(
-            f"tracking.uri: found {uri}; MLflow 3 keeps no runs in plain folders: "
+            f"tracking.uri: found {uri}; MLflow 3 does not store runs in plain folders: "
             "give sqlite:///FILE or http://HOST:PORT, or null for sqlite in mlflow.db"
         )
     if artifacts is None and uri.startswith(SQLITE):

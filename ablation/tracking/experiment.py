@@ -1,0 +1,58 @@
+"""What MLflow holds about a study as a whole: its plan, its report, its text, its charts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ablation.records import Declaration, Plan, PlannedRun
+from ablation.tracking import chart_view
+from ablation.tracking.store import Store
+
+
+def publish_plan(
+    store: Store,
+    study: str,
+    planned: list[PlannedRun],
+    description: str,
+    declared: Sequence[Declaration] = (),
+) -> None:
+    """Keep what the study consists of, and what it declared, at its parent run."""
+    with store.errors():
+        parent = store.parent_run(store.experiment(study, description), study)
+        assert parent is not None
+        store.client().log_dict(parent, Plan(planned, list(declared), description).to_json(), "plan.json")
+
+
+def publish_files(store: Store, study: str, files: list[Path], folder: str, tags: dict[str, str]) -> str:
+    """Attach files to the study's parent run; returns that run's id."""
+    client = store.client()
+    with store.errors():
+        parent = store.parent_run(store.experiment(study), study)
+        assert parent is not None
+        for file in files:
+            client.log_artifact(parent, str(file), folder)
+        for key, value in tags.items():
+            client.set_tag(parent, key, value)
+    return parent
+
+
+def set_experiment(store: Store, study: str, description: str, tags: dict[str, str]) -> str:
+    """The text on the study's page in MLflow ('' leaves it), and tags; returns the experiment's id."""
+    experiment = store.experiment(study)
+    tags = tags | ({"mlflow.note.content": description} if description else {})
+    with store.errors():
+        for key, value in tags.items():
+            store.client().set_experiment_tag(experiment, key, value)
+    return experiment
+
+
+def save_chart_view(store: Store, study: str, metric: str, x: str, y: str) -> str:
+    """Save charts of the study in MLflow; returns the path of MLflow's page that opens on them.
+
+    Args:
+        metric: what is compared, such as val/AP.
+        x, y: names of two parameters, for the axes of the contour.
+    """
+    tags = {chart_view.TAG: chart_view.envelope(f"Study {study}", metric, x, y)}
+    return chart_view.path(set_experiment(store, study, "", tags))
