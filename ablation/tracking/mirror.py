@@ -39,7 +39,7 @@ STATUS = {
 
 
 class TrackingStore(Protocol):
-    """What a mirror needs of a tracking store; store.Store is the real one. Every method may raise anything."""
+    """What a mirror needs of a tracking store, such as store.Store. Every method may raise anything."""
 
     @property
     def uri(self) -> str:
