@@ -30,7 +30,7 @@ from ablation.files import exclusive_lock, sha256_text, write_atomic
 
 MODES = ("ram", "disk", "none")
 _MAGIC = b"ablation pixels 1".ljust(64, b"\0")
-_KEPT_IN_RAM = 4
+SPLITS_IN_RAM = 4
 _ram: OrderedDict[str, Pixels] = OrderedDict()
 
 
@@ -85,21 +85,21 @@ class CachedSplit(Split):
 
     def read(self, index: int) -> Image:
         if self._pixels is None:
-            self._pixels = self._find()
+            self._pixels = self._open()
         return self._pixels[index]
 
     def prepare(self) -> None:
         """Decode everything now, unless some run has done it already."""
         if self._pixels is None and len(self):
-            self._pixels = self._find()
+            self._pixels = self._open()
 
-    def _find(self) -> Pixels:
+    def _open(self) -> Pixels:
         if self.mode == "disk":
             return _on_disk(self.source, self.folder / f"pixels-{self.key}.bin")
         if self.key not in _ram:
             _ram[self.key] = _in_memory(self.source)
         _ram.move_to_end(self.key)
-        while len(_ram) > _KEPT_IN_RAM:
+        while len(_ram) > SPLITS_IN_RAM:
             _ram.popitem(last=False)
         return _ram[self.key]
 

@@ -25,7 +25,7 @@ class Reader(ABC):
     """One data set of one format, opened once.
 
     Attributes:
-        faults: what was found that belongs to no image, for each split that was read.
+        faults: those that belong to no image, for each split that was read.
     """
 
     def __init__(self) -> None:
@@ -114,7 +114,7 @@ class FileSource(DataSource):
         return split
 
     def _parts(self, reader: Reader, splits: Sequence[SplitName]) -> dict[SplitName, list[RawExample]]:
-        """The images of each split wanted: its own, or drawn from train."""
+        """The images of each split in `splits`: the data set's own, or drawn from train."""
         shares: dict[SplitName, float] = {"val": self.val_share, "test": self.test_share}
         for split, share in shares.items():
             if share and reader.has(split):

@@ -41,7 +41,7 @@ def part_of(name: str, val_share: float, test_share: float) -> SplitName:
 def take(
     raws: Sequence[RawExample], split: SplitName, val_share: float, test_share: float
 ) -> list[RawExample]:
-    """The images that belong to `split`. Raises UsageError where that is none of them."""
+    """The images that belong to `split`. Raises UsageError where there are none."""
     taken = [raw for raw in raws if part_of(raw.name, val_share, test_share) == split]
     if not taken:
         shares = f"data.val_share={val_share:g} and data.test_share={test_share:g}"

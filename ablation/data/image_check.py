@@ -17,7 +17,7 @@ from ablation.data.decode import DamagedImage, decode
 from ablation.files import sha256_text, write_json
 
 _VERSION = 1
-_SETTLED_S = 2.0
+SETTLED_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,16 @@ def check_image(path: Path) -> CheckedImage:
     return CheckedImage(digest, width, height, None)
 
 
-def check_images(paths: Sequence[Path], memory: Path | None) -> list[CheckedImage]:
+def check_images(
+    paths: Sequence[Path], memory: Path | None, settled_s: float = SETTLED_S
+) -> list[CheckedImage]:
     """Check every file, in the order given.
 
     Args:
-        memory: a folder that remembers what was found, so that an unchanged file (same size, same
+        memory: a folder that remembers the results, so that an unchanged file (same size, same
             times of change) is not decoded again; None checks everything anew.
+        settled_s: only files that have not changed for so many seconds are remembered: a later change
+            within the clock's grain would go unnoticed.
     """
     name = sha256_text(str(paths[0].parent.resolve()))[:16] if paths else ""
     memory_file = None if memory is None or not paths else memory / f"checked-{name}.json"
@@ -70,7 +74,12 @@ def check_images(paths: Sequence[Path], memory: Path | None) -> list[CheckedImag
     if new:
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
             checks.update(zip(new, pool.map(check_image, [paths[index] for index in new]), strict=True))
-        _remember(memory_file, known, {_key(paths[i], paths[0].parent): (stamps[i], checks[i]) for i in new})
+        folder, now = paths[0].parent, time.time()
+        for index in new:
+            stamp = stamps[index]
+            if stamp is not None and now - max(stamp[1:]) / 1e9 > settled_s:
+                known[_key(paths[index], folder)] = {"stamp": stamp, "found": asdict(checks[index])}
+        _save(memory_file, known)
     return [checks[index] for index in range(len(paths))]
 
 
@@ -97,15 +106,8 @@ def _load(memory_file: Path | None) -> dict[str, Any]:
         return {}  # only a memory: without it the files are checked again
 
 
-def _remember(
-    memory_file: Path | None, known: dict[str, Any], new: dict[str, tuple[list[int] | None, CheckedImage]]
-) -> None:
+def _save(memory_file: Path | None, known: dict[str, Any]) -> None:
     if memory_file is None:
         return
-    now = time.time()
-    for name, (stamp, checked) in new.items():
-        # A file changed just now could change again within the clock's grain, unnoticed.
-        if stamp is not None and now - max(stamp[1:]) / 1e9 > _SETTLED_S:
-            known[name] = {"stamp": stamp, "found": asdict(checked)}
     with contextlib.suppress(OSError):
         write_json(memory_file, {"version": _VERSION, "images": known})

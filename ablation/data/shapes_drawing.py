@@ -30,17 +30,19 @@ def _star() -> list[tuple[float, float]]:
     return [(radius * math.cos(angle), radius * math.sin(angle)) for angle, radius in turns]
 
 
-_ARM = 0.36
+def _cross(arm: float) -> list[tuple[float, float]]:
+    """Corners of a cross whose arms are 2 `arm` wide, in turn from the upper left one of the upper arm."""
+    upper = [(-arm, -1.0), (arm, -1.0), (arm, -arm), (1.0, -arm), (1.0, arm), (arm, arm)]
+    return upper + [(-x, -y) for x, y in upper]
+
+
 _OUTLINES = {
     "circle": _circle(),
     "square": [(-1, -1), (1, -1), (1, 1), (-1, 1)],
     "triangle": [(0, -1), (1, 1), (-1, 1)],
-    "cross": [
-        (-_ARM, -1), (_ARM, -1), (_ARM, -_ARM), (1, -_ARM), (1, _ARM), (_ARM, _ARM),
-        (_ARM, 1), (-_ARM, 1), (-_ARM, _ARM), (-1, _ARM), (-1, -_ARM), (-_ARM, -_ARM),
-    ],
+    "cross": _cross(0.36),
     "star": _star(),
-}  # fmt: skip
+}
 _OUTLINE_ARRAYS = [np.array(_OUTLINES[name], np.float64) for name in NAMES]
 
 

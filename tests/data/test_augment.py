@@ -78,7 +78,7 @@ def mask_of(boxes: np.ndarray, size: int, margin: float) -> np.ndarray:
 def test_rectangles_stay_inside_their_boxes_and_fill_them(root: Path, name: str, size: int) -> None:
     split = Planted()
     config = replace(preset(root, name), min_visible=0.0, min_side_px=0.0, close_share=0.0)
-    shown = 0
+    visible = 0
     for epoch in range(6):
         for index in range(len(split)):
             image, boxes, labels = augment(
@@ -87,15 +87,15 @@ def test_rectangles_stay_inside_their_boxes_and_fill_them(root: Path, name: str,
             assert image.shape == (size, size, 3) and image.dtype == np.uint8
             assert boxes.dtype == np.float32 and labels.dtype == np.int64 and len(boxes) == len(labels)
             assert (boxes >= 0).all() and (boxes <= size).all() and (boxes[:, 2:] > boxes[:, :2]).all()
-            found = coloured(image)
+            coloured_px = coloured(image)
             # Enlarging by up to four blurs an edge by two pixels.
-            assert not (found & ~mask_of(boxes, size, 2)).any()
+            assert not (coloured_px & ~mask_of(boxes, size, 2)).any()
             for x1, y1, x2, y2 in boxes:
                 rows = slice(int(np.ceil(y1)) + 2, max(0, int(y2) - 2))
-                inner = found[rows, int(np.ceil(x1)) + 2 : max(0, int(x2) - 2)]
+                inner = coloured_px[rows, int(np.ceil(x1)) + 2 : max(0, int(x2) - 2)]
                 assert inner.all()
-                shown += inner.size > 0
-    assert shown > 50
+                visible += inner.size > 0
+    assert visible > 50
 
 
 def test_none_is_the_letterbox(root: Path) -> None:
@@ -192,8 +192,8 @@ def test_placement_stays_close_to_what_was_asked(length: int, other: int, start:
     assert 0 <= sx1 < sx2 <= length and 0 <= sy1 < sy2 <= other
     assert 0 <= x1 < x2 <= 100 and (y1, y2) == (0, 100)
     box = np.array([[sx1, 0, sx2, other]], np.float64)
-    asked = start + box[0, [0, 2]] * extent / length
-    assert (np.abs(asked - place.move(box)[0, [0, 2]]) <= max(1, extent / length) + 1e-9).all()
+    expected = start + box[0, [0, 2]] * extent / length
+    assert (np.abs(expected - place.move(box)[0, [0, 2]]) <= max(1, extent / length) + 1e-9).all()
 
 
 def test_the_rule_for_clipped_boxes_by_hand() -> None:
@@ -209,9 +209,9 @@ def test_the_rule_for_clipped_boxes_by_hand() -> None:
     )
     labels = np.arange(6, dtype=np.int64)
     region = (0, 0, 100, 100)
-    kept, names = clip_boxes(boxes, labels, region, min_visible=0.25, min_side_px=1.0)
+    remaining, names = clip_boxes(boxes, labels, region, min_visible=0.25, min_side_px=1.0)
     assert_array_equal(names, [0, 1])
-    assert_array_equal(kept, [[10, 10, 30, 30], [0, 0, 10, 20]])
+    assert_array_equal(remaining, [[10, 10, 30, 30], [0, 0, 10, 20]])
     _, names = clip_boxes(boxes, labels, region, min_visible=0.0, min_side_px=0.0)
     assert_array_equal(names, [0, 1, 2, 4, 5])
     _, names = clip_boxes(boxes, labels, region, min_visible=1.0, min_side_px=0.0)

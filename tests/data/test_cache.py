@@ -8,13 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
+from uuid import uuid4
 
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from ablation.data import cache, image_check
-from ablation.data.cache import CachedSplit, cached
+from ablation.data import image_check
+from ablation.data.cache import SPLITS_IN_RAM, CachedSplit, cached
 from ablation.data.dataset import Example, Image, Split
 from ablation.data.image_check import check_images
 from ablation.data.shapes import Shapes, ShapesSplit
@@ -42,19 +43,19 @@ class Counted(Split):
         return "counted"
 
 
-@pytest.fixture(autouse=True)
-def empty_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No images in RAM from another test."""
-    monkeypatch.setattr(cache, "_ram", type(cache._ram)())
+@pytest.fixture
+def key() -> str:
+    """A key that no other test has used: images in RAM outlive a test."""
+    return uuid4().hex
 
 
 @pytest.mark.parametrize("mode", ["ram", "disk"])
-def test_each_image_is_decoded_once_for_all_runs(mode: str, tmp_path: Path) -> None:
+def test_each_image_is_decoded_once_for_all_runs(mode: str, tmp_path: Path, key: str) -> None:
     source = Counted()
     truth = [source.read(index) for index in range(7)]
     source.reads = 0
     for _ in range(3):  # three runs
-        split = cached(source, mode=mode, folder=tmp_path, key="k")
+        split = cached(source, mode=mode, folder=tmp_path, key=key)
         assert len(split) == 7 and split.fingerprint() == "counted"
         for index in (3, 0, 6, 1, 2, 4, 5, 3):
             assert_array_equal(split.read(index), truth[index])
@@ -113,9 +114,9 @@ def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["ram", "disk"])
-def test_a_worker_gets_the_place_of_the_pixels_not_the_pixels(mode: str, tmp_path: Path) -> None:
+def test_a_worker_gets_the_place_of_the_pixels_not_the_pixels(mode: str, tmp_path: Path, key: str) -> None:
     settings = Shapes(train_images=30, cache="none")
-    split = cached(ShapesSplit(settings, "train", 30), mode=mode, folder=tmp_path, key="k")
+    split = cached(ShapesSplit(settings, "train", 30), mode=mode, folder=tmp_path, key=key)
     pickled = pickle.dumps(split)
     assert len(pickled) < 30 * 96 * 96 * 3 / 10
     copy = pickle.loads(pickled)
@@ -129,15 +130,20 @@ def test_cached_images_cannot_be_written_to(tmp_path: Path) -> None:
         image[0, 0, 0] = 1
 
 
-def test_few_splits_are_kept_in_ram() -> None:
+def test_few_splits_are_kept_in_ram(key: str) -> None:
     def open_files() -> int:
         return len(list(Path("/proc/self/fd").iterdir()))
 
     before = open_files()
-    for key in range(12):
-        cached(Counted(), mode="ram", folder=Path("unused"), key=str(key)).read(0)
-    assert len(cache._ram) == cache._KEPT_IN_RAM
-    assert open_files() <= before + 2 * cache._KEPT_IN_RAM
+    for number in range(12):
+        cached(Counted(), mode="ram", folder=Path("unused"), key=f"{key} {number}").read(0)
+    assert open_files() <= before + 2 * SPLITS_IN_RAM
+    newest = Counted()
+    cached(newest, mode="ram", folder=Path("unused"), key=f"{key} 11").read(0)
+    assert newest.reads == 0
+    oldest = Counted()
+    cached(oldest, mode="ram", folder=Path("unused"), key=f"{key} 0").read(0)
+    assert oldest.reads == len(oldest)
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
@@ -146,16 +152,13 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         cached(Counted(), mode="disk", folder=tmp_path / "file" / "sub", key="k").read(0)
 
 
-def test_too_little_room_is_said_before_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("mode", ["ram", "disk"])
+def test_too_little_room_is_reported_before_anything_is_read(mode: str, tmp_path: Path, key: str) -> None:
     source = Counted()
-    monkeypatch.setattr(cache, "_free_memory", lambda: 100)
-    with pytest.raises(UsageError, match=r"data\.cache=ram"):
-        cached(source, mode="ram", folder=tmp_path, key="k").read(0)
-    usage = type("Usage", (), {"free": 100})
-    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
-    with pytest.raises(UsageError, match=r"data\.cache=disk"):
-        cached(source, mode="disk", folder=tmp_path, key="k").read(0)
-    assert source.reads == 0
+    source.examples[6] = replace(source.examples[6], width_px=10**6, height_px=10**8)  # 300 TB of pixels
+    with pytest.raises(UsageError, match=rf"data\.cache={mode}"):
+        cached(source, mode=mode, folder=tmp_path, key=key).read(0)
+    assert source.reads == 0 and not list(tmp_path.rglob("*.bin"))
 
 
 def test_an_image_of_another_size_than_announced_is_an_error(tmp_path: Path) -> None:
@@ -172,7 +175,6 @@ def test_an_image_of_another_size_than_announced_is_an_error(tmp_path: Path) -> 
 def test_an_unchanged_file_is_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from helpers.voc_folder import encode, picture
 
-    monkeypatch.setattr(image_check, "_SETTLED_S", -60.0)
     decoded: list[str] = []
     check = image_check.check_image
 
@@ -185,14 +187,14 @@ def test_an_unchanged_file_is_checked_once(tmp_path: Path, monkeypatch: pytest.M
     for path in paths:
         path.write_bytes(encode(picture(), ".png"))
     memory = tmp_path / "memory"
-    first = check_images(paths, memory)
-    assert check_images(paths, memory) == first and sorted(decoded) == ["a.png", "b.png"]
+    first = check_images(paths, memory, settled_s=-60)
+    assert check_images(paths, memory, settled_s=-60) == first and sorted(decoded) == ["a.png", "b.png"]
     before = paths[1].stat()
     content = bytearray(paths[1].read_bytes())
     content[-1] ^= 1
     paths[1].write_bytes(content)
     os.utime(paths[1], ns=(before.st_atime_ns, before.st_mtime_ns))  # same size, same time: a copy's trick
-    again = check_images(paths, memory)
+    again = check_images(paths, memory, settled_s=-60)
     assert decoded[2:] == ["b.png"]
     assert again[0] == first[0] and "checksum" in str(again[1].damage)
     assert check_images(paths, None)[0] == first[0] and len(decoded) == 5

@@ -20,10 +20,9 @@ from ablation.data.voc import Voc
 from ablation.data.yolo import Yolo
 from ablation.errors import AblationError, DataError, UsageError
 
-NAMES = {
-    "train_json": "annotations/train.json", "val_json": "annotations/val.json",
-    "test_json": "annotations/test.json", "train_images": "train", "val_images": "val", "test_images": "test",
-}  # fmt: skip
+SPLITS = ("train", "val", "test")
+NAMES = {f"{split}_json": f"annotations/{split}.json" for split in SPLITS}
+NAMES |= {f"{split}_images": split for split in SPLITS}
 
 
 def coco(folder: Path, **settings: object) -> Coco:
@@ -52,11 +51,11 @@ def change(folder: Path, action: Callable[[dict[str, Any]], object], split: str 
 
 def same(a: Split, b: Split) -> None:
     assert len(a) == len(b)
-    for one, other in zip(a.examples, b.examples, strict=True):
-        assert (one.name, one.width_px, one.height_px) == (other.name, other.width_px, other.height_px)
-        assert_array_equal(one.boxes_xyxy_px, other.boxes_xyxy_px)
-        assert_array_equal(one.labels, other.labels)
-        assert_array_equal(one.ignored, other.ignored)
+    for left, right in zip(a.examples, b.examples, strict=True):
+        assert (left.name, left.width_px, left.height_px) == (right.name, right.width_px, right.height_px)
+        assert_array_equal(left.boxes_xyxy_px, right.boxes_xyxy_px)
+        assert_array_equal(left.labels, right.labels)
+        assert_array_equal(left.ignored, right.ignored)
 
 
 def all_the_same(sources: list[DataSource]) -> None:
@@ -74,20 +73,19 @@ def all_the_same(sources: list[DataSource]) -> None:
 def test_voc_coco_and_yolo_copies_are_one_data_set(folder: Path, tmp_path: Path) -> None:
     voc = tmp_path / "voc"
     yolo = write_yolo(read_voc(voc), tmp_path / "yolo")
-    all_the_same([
-        Voc(root=str(voc), cache="none"), coco(folder), Yolo(root=str(yolo), cache="none"),
-    ])  # fmt: skip
+    all_the_same([Voc(root=str(voc), cache="none"), coco(folder), Yolo(root=str(yolo), cache="none")])
 
 
 def test_bccd_in_three_formats_is_one_data_set(bccd: Path, tmp_path: Path) -> None:
-    found = read_voc(bccd)
-    write_coco(found, tmp_path / "coco", link=True)
-    write_yolo(found, tmp_path / "yolo", link=True)
+    images = read_voc(bccd)
+    write_coco(images, tmp_path / "coco", link=True)
+    write_yolo(images, tmp_path / "yolo", link=True)
     settings: dict[str, Any] = {"bad_boxes": "drop", "cache_dir": str(tmp_path / "cache")}
     sources = [
-        Voc(root=str(bccd), **settings), Coco(root=str(tmp_path / "coco"), **NAMES, **settings),
+        Voc(root=str(bccd), **settings),
+        Coco(root=str(tmp_path / "coco"), **NAMES, **settings),
         Yolo(root=str(tmp_path / "yolo"), **settings),
-    ]  # fmt: skip
+    ]
     all_the_same(sources)
     for source in sources:
         data = source.open()
@@ -131,7 +129,7 @@ def _set(**values: object) -> Callable[[dict[str, Any]], None]:
 
 
 @pytest.mark.parametrize(
-    ("action", "said"),
+    ("action", "expected"),
     [
         (_set(bbox=[1, 1, 0, 5]), "annotation 3 (dog): box 1, 1, 1, 6 has no area"),
         (_set(bbox=[1, 1, -3, 5]), "annotation 3 (dog): box 1, 1, -2, 6 has no area"),
@@ -150,16 +148,16 @@ def _set(**values: object) -> Callable[[dict[str, Any]], None]:
     ],
 )
 def test_bad_annotations_are_named_by_id_or_dropped_and_counted(
-    folder: Path, action: Callable[[dict[str, Any]], None], said: str
+    folder: Path, action: Callable[[dict[str, Any]], None], expected: str
 ) -> None:
     change(folder, action)
     text = refusal(DataError, lambda: coco(folder).open())
-    assert text.startswith(str(folder / "annotations/train.json")) and said in text
+    assert text.startswith(str(folder / "annotations/train.json")) and expected in text
     assert "data.bad_boxes=drop" in text
     data = coco(folder, bad_boxes="drop").open()
     assert [len(example.labels) for example in data.train.examples] == [2, 1]
     (fault,) = data.train.faults
-    assert said in fault.what and fault.action == "box left out" and data.val.faults == []
+    assert expected in fault.what and fault.action == "box left out" and data.val.faults == []
 
 
 def test_segmentations_without_boxes_are_counted_once(folder: Path) -> None:
@@ -180,7 +178,7 @@ def _images(**values: object) -> Callable[[dict[str, Any]], None]:
 
 
 @pytest.mark.parametrize(
-    ("action", "said"),
+    ("action", "expected"),
     [
         (lambda content: content.pop("images"), "has no list 'images'"),
         (lambda content: content.update(images=[]), "lists no image"),
@@ -195,10 +193,12 @@ def _images(**values: object) -> Callable[[dict[str, Any]], None]:
         (_images(file_name=None), "images[1] has id 998 and file_name None"),
     ],
 )
-def test_broken_files_are_refused(folder: Path, action: Callable[[dict[str, Any]], None], said: str) -> None:
+def test_broken_files_are_refused(
+    folder: Path, action: Callable[[dict[str, Any]], None], expected: str
+) -> None:
     change(folder, action)
     text = refusal(DataError, lambda: coco(folder, bad_boxes="drop", skip_damaged=True).open())
-    assert "train.json" in text and said in text
+    assert "train.json" in text and expected in text
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1, 2]", "\x00", "[" * 100_000])

@@ -49,8 +49,8 @@ def write_shapes(root: Path) -> Path:
 
 def test_voc_coco_and_yolo_copies_train_to_the_same_weights_and_ap(tmp_path: Path) -> None:
     voc = write_shapes(tmp_path / "voc")
-    found = read_voc(voc)
-    coco, yolo = write_coco(found, tmp_path / "coco"), write_yolo(found, tmp_path / "yolo")
+    images = read_voc(voc)
+    coco, yolo = write_coco(images, tmp_path / "coco"), write_yolo(images, tmp_path / "yolo")
     files = {
         key: f"annotations/{split}.json"
         for split, key in (("train", "train_json"), ("val", "val_json"), ("test", "test_json"))

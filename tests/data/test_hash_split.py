@@ -55,9 +55,9 @@ def _grown(root: Path, stems: list[str]) -> Path:
 def _sources(root: Path, stems: list[str]) -> list[FileSource]:
     """The same images, all in train, in three formats; val and test are to be drawn."""
     voc = _grown(root / "voc", stems)
-    found = read_voc(voc)
-    coco = write_coco(found, root / "coco")
-    yolo = write_yolo(found, root / "yolo")
+    images = read_voc(voc)
+    coco = write_coco(images, root / "coco")
+    yolo = write_yolo(images, root / "yolo")
     (yolo / "data.yaml").write_text("{train: images/train, names: [cat, dog]}")
     shares = {"val_share": 0.3, "test_share": 0.2, "cache": "none"}
     return [

@@ -15,8 +15,8 @@ def test_a_hand_worked_case() -> None:
     geometry = Letterbox.fit(640, 480, 416)
     assert (geometry.resized_width_px, geometry.resized_height_px) == (416, 312)
     assert (geometry.pad_x_px, geometry.pad_y_px) == (0, 52)
-    assert_allclose(geometry.to_input(np.array([[0, 0, 640, 480], [320, 240, 480, 360]], np.float32)),
-                    [[0, 52, 416, 364], [208, 208, 312, 286]])  # fmt: skip
+    boxes = np.array([[0, 0, 640, 480], [320, 240, 480, 360]], np.float32)
+    assert_allclose(geometry.to_input(boxes), [[0, 52, 416, 364], [208, 208, 312, 286]])
 
 
 def test_each_axis_has_its_own_scale() -> None:

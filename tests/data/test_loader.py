@@ -63,10 +63,10 @@ def test_a_batch_holds_what_augment_made(split: Split) -> None:
         for row, index in enumerate(batch.indices.tolist()):
             image, boxes, labels = augment(split, index, size_px=64, config=LIGHT, seed=3, epoch=1, epochs=4)
             assert_array_equal(batch.images[row].permute(1, 2, 0), image)
-            there = batch.present[row]
-            assert_array_equal(batch.labels[row][there], labels)
-            assert_allclose(cxcywh_to_xyxy(batch.boxes_cxcywh_px[row][there]), boxes, atol=1e-4)
-            assert there.tolist() == sorted(there.tolist(), reverse=True)
+            mask = batch.present[row]
+            assert_array_equal(batch.labels[row][mask], labels)
+            assert_allclose(cxcywh_to_xyxy(batch.boxes_cxcywh_px[row][mask]), boxes, atol=1e-4)
+            assert mask.tolist() == sorted(mask.tolist(), reverse=True)
 
 
 def test_a_batch_without_any_object_has_one_empty_place() -> None:

@@ -137,14 +137,14 @@ def test_label_faults_are_counted_and_in_train_only() -> None:
     for share in (0.0, 0.3, 1.0):
         settings = replace(PLAIN, missing_share=share, spurious_share=share / 2, jitter_share=share)
         split = ShapesSplit(settings, "train", 200)
-        found = Counter(fault.what for fault in split.faults)
+        faults = Counter(fault.what for fault in split.faults)
         total = sum(clean.counts().values())
         assert split.true_boxes == total
         left = sum(split.counts().values())
-        assert left == total - found["label missing"] + found["label spurious"]
+        assert left == total - faults["label missing"] + faults["label spurious"]
         spread = 4 * np.sqrt(total * 0.25)
-        assert abs(found["label missing"] - share * total) <= (0 if share in (0, 1) else spread)
-        assert abs(found["label spurious"] - share / 2 * total) <= (0 if share == 0 else spread)
+        assert abs(faults["label missing"] - share * total) <= (0 if share in (0, 1) else spread)
+        assert abs(faults["label spurious"] - share / 2 * total) <= (0 if share == 0 else spread)
         val = ShapesSplit(settings, "val", 20)
         assert val.faults == [] and same(val, ShapesSplit(PLAIN, "val", 20))
         for example in split.examples:

@@ -99,7 +99,7 @@ def test_classes_given_fix_labels_and_refuse_others(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("box", "said"),
+    ("box", "expected"),
     [
         (("dog", 5, 5, 5, 9), "no area"),
         (("dog", 9, 5, 5, 9), "no area"),
@@ -111,10 +111,10 @@ def test_classes_given_fix_labels_and_refuse_others(folder: Path) -> None:
         (("", 1, 5, 9, 9), "class ''"),
     ],
 )
-def test_bad_boxes_are_named_or_dropped_and_counted(folder: Path, box: Box, said: str) -> None:
+def test_bad_boxes_are_named_or_dropped_and_counted(folder: Path, box: Box, expected: str) -> None:
     (folder / "Annotations" / "a.xml").write_text(annotation("a", [("cat", 1, 1, 9, 9), box, box]))
     text = refusal(DataError, lambda: voc(folder).open())
-    assert "a.xml: object 2" in text and said in text and "and one more" in text
+    assert "a.xml: object 2" in text and expected in text and "and one more" in text
     assert "data.bad_boxes=drop" in text
     data = voc(folder, bad_boxes="drop").open()
     assert_array_equal(data.train.examples[0].boxes_xyxy_px, [[1, 1, 9, 9]])
@@ -149,7 +149,7 @@ def test_an_image_without_objects_is_kept(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "expected"),
     [
         (None, "has no image"),
         (b"", "is empty"),
@@ -161,7 +161,7 @@ def test_an_image_without_objects_is_kept(folder: Path) -> None:
 )
 @pytest.mark.parametrize("cache", ["none", "disk"])
 def test_damaged_images_are_noticed_when_opened(
-    folder: Path, tmp_path: Path, content: bytes | None, said: str, cache: str
+    folder: Path, tmp_path: Path, content: bytes | None, expected: str, cache: str
 ) -> None:
     path = folder / "JPEGImages" / "b.jpg"
     if content is None:
@@ -171,7 +171,7 @@ def test_damaged_images_are_noticed_when_opened(
     settings = {"cache": cache, "cache_dir": str(tmp_path / "cache")}
     for _ in range(2):
         text = refusal(DataError, lambda: voc(folder, **settings).open())
-        assert said in text and "b." in text and "data.skip_damaged=true" in text
+        assert expected in text and "b." in text and "data.skip_damaged=true" in text
     data = voc(folder, skip_damaged=True, **settings).open()
     assert [example.name for example in data.train.examples] == ["a"]
     assert [fault.action for fault in data.train.faults] == ["image left out"]
@@ -193,7 +193,7 @@ def test_grey_and_rgba_become_rgb(folder: Path, image: np.ndarray, suffix: str) 
 
 
 @pytest.mark.parametrize(
-    ("xml", "said"),
+    ("xml", "expected"),
     [
         (BOMB, "declares XML entities"),
         (EXTERNAL, "declares XML entities"),
@@ -205,14 +205,14 @@ def test_grey_and_rgba_become_rgb(folder: Path, image: np.ndarray, suffix: str) 
         (None, "is missing"),
     ],
 )
-def test_broken_and_hostile_annotations(folder: Path, xml: str | None, said: str) -> None:
+def test_broken_and_hostile_annotations(folder: Path, xml: str | None, expected: str) -> None:
     path = folder / "Annotations" / "a.xml"
     if xml is None:
         path.unlink()
     else:
         path.write_text(xml)
     text = refusal(DataError, lambda: voc(folder).open())
-    assert "a.xml" in text and said in text
+    assert "a.xml" in text and expected in text
     data = voc(folder, skip_damaged=True).open()
     assert len(data.train) == 1 and len(data.train.faults) == 1
 

@@ -98,7 +98,7 @@ def test_labels_beside_the_images_and_nested_folders(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "expected"),
     [
         ("1 0.5 0.5 0 0.5", "line 2 (dog): box 20, 7.5, 20, 22.5 has no area"),
         ("1 0.5 0.5 -0.1 0.5", "line 2 (dog): box 22, 7.5, 18, 22.5 has no area"),
@@ -114,18 +114,18 @@ def test_labels_beside_the_images_and_nested_folders(folder: Path) -> None:
         ("cat 0.5 0.5 0.1 0.1", "line 2: 'cat 0.5 0.5 0.1 0.1' must be five numbers"),
     ],
 )
-def test_bad_lines_are_named_or_dropped_and_counted(folder: Path, line: str, said: str) -> None:
+def test_bad_lines_are_named_or_dropped_and_counted(folder: Path, line: str, expected: str) -> None:
     (folder / "labels/train/a.txt").write_text(f"0 0.5 0.5 0.5 0.5\n{line}\n")
     text = refusal(DataError, lambda: yolo(folder).open())
-    assert f"labels/train/a.txt: {said}" in text and "data.bad_boxes=drop" in text
+    assert f"labels/train/a.txt: {expected}" in text and "data.bad_boxes=drop" in text
     data = yolo(folder, bad_boxes="drop").open()
     assert data.train.examples[0].labels.tolist() == [0]
     (fault,) = data.train.faults
-    assert said in fault.what and fault.action == "box left out"
+    assert expected in fault.what and fault.action == "box left out"
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "expected"),
     [
         ({"names": None}, "must have the keys train, val and names"),
         ({"train": None}, "must have the keys train, val and names"),
@@ -144,10 +144,10 @@ def test_bad_lines_are_named_or_dropped_and_counted(folder: Path, line: str, sai
         ({"path": 3}, "path: found 3"),
     ],
 )
-def test_a_broken_yaml_is_refused(folder: Path, values: dict[str, Any], said: str) -> None:
+def test_a_broken_yaml_is_refused(folder: Path, values: dict[str, Any], expected: str) -> None:
     state(folder, **values)
     text = refusal(DataError, lambda: yolo(folder, skip_damaged=True, bad_boxes="drop").open())
-    assert "data.yaml: " in text and said in text
+    assert "data.yaml: " in text and expected in text
 
 
 @pytest.mark.parametrize("text", ["a: [", "- 1", "!!python/object/apply:os.system [ls]", ""])
@@ -157,18 +157,18 @@ def test_a_file_that_is_not_such_yaml_is_refused(folder: Path, text: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "expected"),
     [
         ("../../voc/JPEGImages/a.jpg", "leads out of the data set"),
         ("/etc/a.jpg", "leads out of the data set"),
         ("images/train/a.gif", "is none of .jpg"),
     ],
 )
-def test_a_list_of_images_names_its_line(folder: Path, line: str, said: str) -> None:
+def test_a_list_of_images_names_its_line(folder: Path, line: str, expected: str) -> None:
     (folder / "train.txt").write_text(f"images/train/a.jpg\n{line}\n")
     state(folder, train="train.txt")
     text = refusal(DataError, lambda: yolo(folder, skip_damaged=True).open())
-    assert "train.txt: line 2: " in text and said in text
+    assert "train.txt: line 2: " in text and expected in text
 
 
 def test_a_listed_image_that_is_missing_is_damage(folder: Path) -> None:

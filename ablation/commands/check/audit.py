@@ -95,7 +95,8 @@ class Audit:
         size_px: side of the square input that sizes are stated for.
         splits: "train", "val" and, where it was asked for, "test".
         faults: those between splits.
-        given, fitted: the model's anchors, and by k-means on the train split as many as heads serve.
+        model_fit, kmeans_fit: the model's anchors, and as many as its heads serve by k-means on the
+            train split.
         cells: split -> what the assigner makes of it; empty if it was not computed.
         unserved_px: those of the model's anchors that no head serves (YOLOv4-tiny has one): boxes that
             they fit best go to the next best.
@@ -108,8 +109,8 @@ class Audit:
     size_px: int
     splits: dict[str, SplitAudit]
     faults: list[Fault]
-    given: AnchorFit
-    fitted: AnchorFit
+    model_fit: AnchorFit
+    kmeans_fit: AnchorFit
     cells: dict[str, SplitCells] = field(default_factory=dict)
     unserved_px: list[tuple[float, float]] = field(default_factory=list)
     anchors_px: list[float] = field(default_factory=list)
@@ -124,7 +125,9 @@ class Audit:
         result = asdict(self)
         for name, split in result["splits"].items():
             split["sizes_px"] = _quantiles(self.splits[name].sizes_px)
-        for key in ("given", "fitted"):
+        # Readers of check.json know the two fits by these names.
+        for attribute, key in (("model_fit", "given"), ("kmeans_fit", "fitted")):
+            result[key] = result.pop(attribute)
             value = result[key]["mean_best_iou"]
             result[key]["mean_best_iou"] = None if np.isnan(value) else value
         return result
@@ -152,12 +155,12 @@ def audit(
         splits["test"] = test
     audits = {name: audit_split(split, data.classes, size_px) for name, split in splits.items()}
     sizes = audits["train"].sizes_px
-    given = sorted(anchors_px, key=lambda anchor: anchor[0] * anchor[1])
-    heads = [range(len(given))] if masks is None else masks
+    ordered = sorted(anchors_px, key=lambda anchor: anchor[0] * anchor[1])
+    heads = [range(len(ordered))] if masks is None else masks
     served = sorted({index for mask in heads for index in mask})
-    fitted, made = np.array(given, np.float64).reshape(-1, 2), list[float]()
+    fitted, made = np.array(ordered, np.float64).reshape(-1, 2), list[float]()
     if len(sizes):
-        made = spread_over_heads(sizes, len(given), served)
+        made = spread_over_heads(sizes, len(ordered), served)
         fitted = np.array(made).reshape(-1, 2)[served]
     return Audit(
         name=data.name,
@@ -166,8 +169,8 @@ def audit(
         size_px=size_px,
         splits=audits,
         faults=list(data.faults),
-        given=fit_of(sizes, np.array(given, np.float64).reshape(-1, 2)),
-        fitted=fit_of(sizes, fitted),
+        model_fit=fit_of(sizes, np.array(ordered, np.float64).reshape(-1, 2)),
+        kmeans_fit=fit_of(sizes, fitted),
         unserved_px=[anchor for index, anchor in enumerate(anchors_px) if index not in served],
         anchors_px=made,
     )

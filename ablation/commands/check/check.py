@@ -32,7 +32,7 @@ class Checked:
     """The outcome of a check.
 
     Attributes:
-        audit: what was found; with lenient settings where the data cannot be used as it is.
+        audit: of the data; with lenient settings where it cannot be used as it is.
         refusal: why a training would refuse the data, or None.
     """
 
@@ -65,13 +65,13 @@ def check(config: RunConfig, *, test: bool = False, most_images: int = MOST_IMAG
     size_px = config.train.size_px
     model = resolve_anchors(config.model, data, size_px)
     layout: HeadLayout = model.head_layout(len(data.classes), size_px)
-    found = audit(data, size_px=size_px, anchors_px=layout.anchors_px, masks=layout.masks, test=held_out)
+    counted = audit(data, size_px=size_px, anchors_px=layout.anchors_px, masks=layout.masks, test=held_out)
     splits = {"train": data.train, "val": data.val} | ({} if held_out is None else {"test": held_out})
     cells = {
         name: count_cells(split, layout, config.assigner, size_px, most_images)
         for name, split in splits.items()
     }
-    return Checked(dataclasses.replace(found, cells=cells), refusal)
+    return Checked(dataclasses.replace(counted, cells=cells), refusal)
 
 
 def _open(source: DataSource, test: bool) -> tuple[DetectionData, Split | None]:

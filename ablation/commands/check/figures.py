@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,6 +15,7 @@ from ablation.analyse.figures.shared import style
 from ablation.analyse.figures.shared.base import METADATA
 from ablation.commands.check.audit import Audit
 
+_CELL_COLOURS = (style.BETTER, "#BBBBBB", style.WORSE)
 _CLASSES_SHOWN = 40
 _POINTS_SHOWN = 5000
 _TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
@@ -46,12 +48,12 @@ def class_balance(audit: Audit) -> Figure:
     ax = figure.subplots()
     height = 0.8 / count
     largest = 1
-    for index, (split, found) in enumerate(audit.splits.items()):
-        values = [found.boxes_per_class[name] for name in order]
+    for index, (split, part) in enumerate(audit.splits.items()):
+        values = [part.boxes_per_class[name] for name in order]
         places = np.arange(len(order)) + (index - (count - 1) / 2) * height
         # The axis begins at 0.5, so that one box is a bar and none is not.
-        ax.barh(places, [max(value - 0.5, 0) for value in values], height * 0.9, left=0.5, label=split,
-                color=style.colour(index))  # fmt: skip
+        lengths = [max(value - 0.5, 0) for value in values]
+        ax.barh(places, lengths, height * 0.9, left=0.5, label=split, color=style.colour(index))
         for place, value in zip(places, values, strict=True):
             ax.text(max(value, 0.5), place, f" {value:,}", va="center", fontsize=6.5, color=style.MUTED)
         largest = max(largest, *values)
@@ -71,20 +73,20 @@ def box_sizes(audit: Audit) -> Figure:
     """Widths and heights of the train boxes at the input's size, with both sets of anchors."""
     sizes = audit.splits["train"].sizes_px
     # Every n-th box: a figure of a million points says no more.
-    shown = sizes[:: max(1, -(-len(sizes) // _POINTS_SHOWN))]
+    points = sizes[:: max(1, -(-len(sizes) // _POINTS_SHOWN))]
     figure = _figure(4.4)
     ax = figure.subplots()
-    ax.scatter(shown[:, 0], shown[:, 1], s=5, color="#999999", alpha=0.35, linewidths=0, rasterized=True,
-               label=_counted(len(shown), len(sizes)))  # fmt: skip
-    for name, fit, shade, marker in (
-        ("anchors of the model", audit.given, style.WORSE, "s"),
-        ("k-means anchors", audit.fitted, style.BETTER, "o"),
+    dots: dict[str, Any] = {"s": 5, "color": "#999999", "alpha": 0.35, "linewidths": 0, "rasterized": True}
+    ax.scatter(points[:, 0], points[:, 1], label=_point_count(len(points), len(sizes)), **dots)
+    for name, fit, colour, marker in (
+        ("anchors of the model", audit.model_fit, style.WORSE, "s"),
+        ("k-means anchors", audit.kmeans_fit, style.BETTER, "o"),
     ):
-        label = f"{name}: mean best IoU {fit.mean_best_iou:.3f}"
+        outline: dict[str, Any] = {"facecolors": "none", "edgecolors": colour, "linewidths": 1.5}
         widths, heights = np.array(fit.anchors_px).T
-        ax.scatter(widths, heights, s=42, facecolors="none", edgecolors=shade, linewidths=1.5,
-                   marker=marker, label=label, zorder=3)  # fmt: skip
-    anchors = np.array([*audit.given.anchors_px, *audit.fitted.anchors_px])
+        label = f"{name}: mean best IoU {fit.mean_best_iou:.3f}"
+        ax.scatter(widths, heights, s=42, marker=marker, label=label, zorder=3, **outline)
+    anchors = np.array([*audit.model_fit.anchors_px, *audit.kmeans_fit.anchors_px])
     everything = np.concatenate([sizes, anchors])
     low, high = everything.min(axis=0) / 1.3, everything.max(axis=0) * 1.3
     _sides(ax, (low[0], high[0]), (low[1], high[1]))
@@ -95,30 +97,30 @@ def box_sizes(audit: Audit) -> Figure:
 
 def cells(audit: Audit) -> Figure:
     """Positives, ignored and negatives of each head over the train split."""
-    found = audit.cells["train"]
+    train = audit.cells["train"]
     figure = _figure(2.6)
     ax = figure.subplots()
     kinds = ("positives", "ignored", "negatives")
     width = 0.27
     for index, kind in enumerate(kinds):
-        values = [getattr(head, kind) for head in found.heads]
+        values = [getattr(head, kind) for head in train.heads]
         places = np.arange(len(values)) + (index - 1) * width
-        ax.bar(places, [max(value, 0.5) for value in values], width * 0.92, label=kind,
-               color=(style.BETTER, "#BBBBBB", style.WORSE)[index])  # fmt: skip
+        heights, colour = [max(value, 0.5) for value in values], _CELL_COLOURS[index]
+        ax.bar(places, heights, width * 0.92, label=kind, color=colour)
         for place, value in zip(places, values, strict=True):
             ax.text(place, max(value, 0.5), f"{value:,}", ha="center", va="bottom", fontsize=6.5)
     ax.set_yscale("log")
-    ax.set_ylim(0.5, max(head.negatives for head in found.heads) * 6)
+    ax.set_ylim(0.5, max(head.negatives for head in train.heads) * 6)
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else ""))
-    ax.set_xticks(range(len(found.heads)), [_head(head.stride, audit.size_px) for head in found.heads])
+    ax.set_xticks(range(len(train.heads)), [_head(head.stride, audit.size_px) for head in train.heads])
     ax.set_ylabel("cells x anchors (logarithmic)")
     odds = (
-        f"1 positive to {found.others / found.positives:,.0f} others" if found.positives else "no positives"
+        f"1 positive to {train.others / train.positives:,.0f} others" if train.positives else "no positives"
     )
+    lost = f"{train.boxes_lost:,} of {train.boxes:,} boxes lost"
     ax.set_title(
-        f"What the confidence loss sees in {found.images:,} train images: {odds}, "
-        f"{found.boxes_lost:,} of {found.boxes:,} boxes lost", loc="left",
-    )  # fmt: skip
+        f"What the confidence loss sees in {train.images:,} train images: {odds}, {lost}", loc="left"
+    )
     ax.legend(loc="upper left", ncols=3)
     return figure
 
@@ -142,8 +144,8 @@ def _sides(ax: Axes, across: tuple[float, float], up: tuple[float, float]) -> No
     ax.set_ylabel("height, px of the input")
 
 
-def _counted(shown: int, total: int) -> str:
-    return f"{total:,} boxes" if shown == total else f"{shown:,} of {total:,} boxes"
+def _point_count(plotted: int, total: int) -> str:
+    return f"{total:,} boxes" if plotted == total else f"{plotted:,} of {total:,} boxes"
 
 
 def _head(stride: int, size_px: int) -> str:

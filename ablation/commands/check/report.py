@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ablation.commands.check.audit import Audit
+from ablation.commands.check.audit import Audit, SplitAudit, SplitCells
 from ablation.commands.check.figures import draw
 from ablation.data.anchors import AnchorFit
 from ablation.files import write_atomic, write_json
@@ -73,12 +73,8 @@ def _tables(audit: Audit) -> Iterable[_Table]:
 
 def _splits(audit: Audit) -> _Table:
     head = ["split", "images", "without boxes", "boxes", "ignored", "faults", "boxes left out"]
-    rows = [
-        [name, str(split.images), str(split.images_without_boxes), str(split.boxes), str(split.ignored),
-         str(len(split.faults)), str(sum(fault.action == "box left out" for fault in split.faults))]
-        for name, split in audit.splits.items()
-    ]  # fmt: skip
-    rows.append(["together", *(str(sum(int(row[column]) for row in rows)) for column in range(1, len(head)))])
+    counts = {name: _split_counts(split) for name, split in audit.splits.items()}
+    rows = _with_sum(counts)
     notes = [f"fingerprint of train and val: {audit.fingerprint}"]
     if "test" not in audit.splits:
         notes.append("the test split was not opened; test=true looks at its annotations too")
@@ -90,11 +86,11 @@ def _classes(audit: Audit) -> _Table:
     head = ["class", *(f"{name} boxes" for name in audit.splits), "share of train", "train images with it"]
     train = splits[0]
     total = max(1, sum(train.boxes_per_class.values()))
-    rows = [
-        [name, *(str(split.boxes_per_class[name]) for split in splits),
-         f"{100 * train.boxes_per_class[name] / total:.1f}%", str(train.images_per_class[name])]
-        for name in audit.classes
-    ]  # fmt: skip
+    rows = []
+    for name in audit.classes:
+        boxes = [str(split.boxes_per_class[name]) for split in splits]
+        share = f"{100 * train.boxes_per_class[name] / total:.1f}%"
+        rows.append([name, *boxes, share, str(train.images_per_class[name])])
     absent = [name for name in audit.classes if not train.boxes_per_class[name]]
     notes = [f"never in train, so it cannot be learnt: {', '.join(absent)}"] if absent else []
     return "Classes", notes, head, rows
@@ -108,14 +104,35 @@ def _faults(audit: Audit) -> _Table:
     return f"Faults: {len(rows)}", notes, ["file", "what", "action"], rows[:_FAULTS_SHOWN]
 
 
+def _split_counts(split: SplitAudit) -> list[int]:
+    left_out = sum(fault.action == "box left out" for fault in split.faults)
+    return [
+        split.images,
+        split.images_without_boxes,
+        split.boxes,
+        split.ignored,
+        len(split.faults),
+        left_out,
+    ]
+
+
+def _cell_counts(part: SplitCells) -> list[int]:
+    return [part.images, part.boxes, part.positives, part.matches_lost, part.boxes_lost]
+
+
+def _with_sum(counts: Mapping[str, Sequence[int]]) -> list[list[str]]:
+    """One row for each split, and last a row of the sums."""
+    rows = [[name, *map(str, numbers)] for name, numbers in counts.items()]
+    return [*rows, ["together", *(str(sum(column)) for column in zip(*counts.values(), strict=True))]]
+
+
 def _heads(audit: Audit) -> _Table:
     cells = audit.cells["train"]
     head = ["stride", "positives", "ignored", "negatives", "positives : others"]
-    rows = [
-        [str(part.stride), str(part.positives), str(part.ignored), str(part.negatives),
-         ratio(part.positives, part.negatives + part.ignored)]
-        for part in cells.heads
-    ]  # fmt: skip
+    rows = []
+    for part in cells.heads:
+        counts = [part.stride, part.positives, part.ignored, part.negatives]
+        rows.append([*map(str, counts), ratio(part.positives, part.negatives + part.ignored)])
     notes = [
         "images letterboxed, not augmented; ignored: of an untrained network whose boxes are the anchors "
         "at the cells' centres, so the number changes while it trains"
@@ -127,18 +144,12 @@ def _heads(audit: Audit) -> _Table:
 
 def _totals(audit: Audit) -> _Table:
     head = ["split", "images", "boxes", "positives", "positives : others", "matches lost", "boxes lost"]
-    parts = list(audit.cells.values())
-    rows = [
-        [name, str(part.images), str(part.boxes), str(part.positives), ratio(part.positives, part.others),
-         str(part.matches_lost), str(part.boxes_lost)]
-        for name, part in audit.cells.items()
-    ]  # fmt: skip
-    rows.append([
-        "together", str(sum(part.images for part in parts)), str(sum(part.boxes for part in parts)),
-        str(sum(part.positives for part in parts)),
-        ratio(sum(part.positives for part in parts), sum(part.others for part in parts)),
-        str(sum(part.matches_lost for part in parts)), str(sum(part.boxes_lost for part in parts)),
-    ])  # fmt: skip
+    counts = {name: _cell_counts(part) for name, part in audit.cells.items()}
+    rows = _with_sum(counts)
+    # The ratio of the sums, which is not the sum of the ratios.
+    others = [part.others for part in audit.cells.values()]
+    for row, number in zip(rows, [*others, sum(others)], strict=True):
+        row.insert(4, ratio(int(row[3]), number))
     notes = ["lost: a later box took the same cell and anchor; a lost box has no cell left that learns it"]
     return "All heads", notes, head, rows
 
@@ -147,7 +158,7 @@ def _anchors(audit: Audit) -> _Table:
     head = ["anchors", "mean best IoU", f"width x height at {audit.size_px} px (train boxes each fits best)"]
     rows = [
         [name, f"{fit.mean_best_iou:.3f}", _anchor_list(fit)]
-        for name, fit in (("of the model", audit.given), ("k-means", audit.fitted))
+        for name, fit in (("of the model", audit.model_fit), ("k-means", audit.kmeans_fit))
     ]
     notes = []
     if audit.anchors_px:

@@ -38,14 +38,11 @@ class Plain(Split):
 
     def __init__(self, images: list[list[tuple[float, ...]]], side: int = 416, ignored: bool = False) -> None:
         self.faults: list[Fault] = []
-        self.examples = [
-            Example(
-                name=f"{number}", width_px=side, height_px=side,
-                boxes_xyxy_px=np.array(boxes, np.float32).reshape(-1, 4),
-                labels=np.zeros(len(boxes), np.int64), ignored=np.full(len(boxes), ignored),
-            )
-            for number, boxes in enumerate(images)
-        ]  # fmt: skip
+        self.examples = []
+        for number, boxes in enumerate(images):
+            corners = np.array(boxes, np.float32).reshape(-1, 4)
+            labels, flags = np.zeros(len(boxes), np.int64), np.full(len(boxes), ignored)
+            self.examples.append(Example(f"{number}", side, side, corners, labels, flags))
 
     def read(self, index: int) -> Image:
         raise AssertionError("a check reads no image through its split")
@@ -71,19 +68,17 @@ def test_shape_iou_is_that_of_the_assigner() -> None:
 def planted(counts: list[int], spread: float = 0.03) -> tuple[np.ndarray, np.ndarray]:
     centres = np.array([[20, 24], [60, 30], [35, 90], [150, 140]], np.float64)
     rng = np.random.default_rng(1)
-    parts = [
-        centre * np.exp(rng.normal(0, spread, (n, 2)))
-        for centre, n in zip(centres, counts, strict=True)
-    ]  # fmt: skip
+    noise = [np.exp(rng.normal(0, spread, (n, 2))) for n in counts]
+    parts = [centre * factors for centre, factors in zip(centres, noise, strict=True)]
     return centres[np.argsort(centres.prod(axis=1))], np.concatenate(parts)
 
 
 def test_kmeans_finds_a_planted_mixture_of_unequal_parts() -> None:
     centres, sizes = planted([900, 20, 300, 50])
-    found = kmeans_anchors(sizes, 4)
-    assert_allclose(found, centres, rtol=0.03)
-    assert fit_of(sizes, found).boxes_per_anchor == [900, 20, 300, 50]
-    assert fit_of(sizes, found).mean_best_iou > 0.94
+    anchors = kmeans_anchors(sizes, 4)
+    assert_allclose(anchors, centres, rtol=0.03)
+    assert fit_of(sizes, anchors).boxes_per_anchor == [900, 20, 300, 50]
+    assert fit_of(sizes, anchors).mean_best_iou > 0.94
 
 
 def test_kmeans_is_repeatable_and_independent_of_the_global_state() -> None:
@@ -177,12 +172,12 @@ def test_a_large_split_is_sampled() -> None:
 def test_bccd_facts(bccd: Path, tmp_path: Path) -> None:
     source = Voc(root=str(bccd), bad_boxes="drop", cache_dir=str(tmp_path))
     data, test = source.open(), source.open_test()
-    found = audit(data, size_px=416, anchors_px=layout().anchors_px, test=test)
-    left_out = [fault for fault in found.all_faults if fault.action == "box left out"]
-    assert sum(split.images for split in found.splits.values()) == 364
-    assert sum(split.boxes for split in found.splits.values()) + len(left_out) == 4888
+    bccd_audit = audit(data, size_px=416, anchors_px=layout().anchors_px, test=test)
+    left_out = [fault for fault in bccd_audit.all_faults if fault.action == "box left out"]
+    assert sum(split.images for split in bccd_audit.splits.values()) == 364
+    assert sum(split.boxes for split in bccd_audit.splits.values()) + len(left_out) == 4888
     assert sorted(Path(fault.file).stem for fault in left_out) == ["BloodImage_00338", "BloodImage_00343"]
-    assert found.fitted.mean_best_iou > 0.87 > 0.74 > found.given.mean_best_iou > 0.73
+    assert bccd_audit.kmeans_fit.mean_best_iou > 0.87 > 0.74 > bccd_audit.model_fit.mean_best_iou > 0.73
     cells = [count_cells(split, layout(), AssignerConfig(), 416) for split in (data.train, data.val, test)]
     assert [part.boxes_lost for part in cells] == [4, 2, 1]
     positives = sum(part.positives for part in cells)
@@ -255,17 +250,17 @@ def test_the_command_audits_writes_and_refuses(
     folder = tmp_path / "elsewhere" / "check" / "yolo"
     figures = [path.stem for path in sorted(folder.glob("*.p*"))]
     assert figures == ["box_sizes", "box_sizes", "cells", "cells", "class_balance", "class_balance"]
-    found = json.loads((folder / "check.json").read_text())
-    assert set(found["splits"]) == {"train", "val"} and found["classes"] == ["cat", "dog"]
-    assert found["splits"]["train"]["boxes_per_class"] == {"cat": 2, "dog": 0}
+    written = json.loads((folder / "check.json").read_text())
+    assert set(written["splits"]) == {"train", "val"} and written["classes"] == ["cat", "dog"]
+    assert written["splits"]["train"]["boxes_per_class"] == {"cat": 2, "dog": 0}
     # 16 x 16 px: shape IoU 0.41 with 23x27 and 0.12 with 37x58, both of stride 16, in each of two images.
-    assert [head["positives"] for head in found["cells"]["train"]["heads"]] == [0, 4]
+    assert [head["positives"] for head in written["cells"]["train"]["heads"]] == [0, 4]
     with pytest.raises(DataError, match=r"a\.png: is empty"):
         run([*arguments, "data.bad_boxes=drop", "test=true"])
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["data=yolo", "data.root=nowhere"], "data.root: found nowhere, which is not a folder"),
         (["train.epoch=3"], "epochs?"),
@@ -275,10 +270,10 @@ def test_the_command_audits_writes_and_refuses(
     ],
 )
 def test_the_command_understands_what_train_does_and_no_more(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match=said) as raised:
+    with pytest.raises(UsageError, match=message) as raised:
         run(["check", *arguments])
     assert "\n" not in str(raised.value)
     assert not list(tmp_path.iterdir())
