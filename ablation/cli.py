@@ -98,13 +98,13 @@ def plan(arguments: list[str]) -> int:
     from ablation.study.forecast.forecast import plan_study
     from ablation.study.forecast.seeds import seeds_text
     from ablation.study.forecast.text import measured, rendered
-    from ablation.study.sweeper import wanted
+    from ablation.study.sweeper import launched_statuses
     from ablation.study.terminal.status_table import console_on
 
     args = Arguments.parse("plan", arguments, {"measure": "false"}, overrides=True)
     measure = args.flag("measure")
     runs, capacity = study_runs(args.overrides)
-    launched = wanted(runs[0].config)
+    launched = launched_statuses(runs[0].config)
     costs = measured(runs, capacity, launched) if measure else None
     study = plan_study(runs, capacity, launched, costs)
     console_on(sys.stdout).print(rendered(study, launched))
@@ -267,7 +267,7 @@ def sync(arguments: list[str]) -> int:
 
 def import_table(arguments: list[str]) -> int:
     """Runs made elsewhere, from a table, into a study of their own."""
-    from ablation.commands.import_runs import import_runs
+    from ablation.commands.imports.import_runs import import_runs
 
     args = Arguments.parse(
         "import",

@@ -126,15 +126,15 @@ def _silent() -> Iterator[None]:
 
 
 def _extra() -> dict[str, Any]:
-    found = {}
+    modules = {}
     for name in _EXTRA:
         try:
-            found[name] = importlib.import_module(name)
+            modules[name] = importlib.import_module(name)
         except ImportError:
             raise UsageError(
                 f"format=onnx: needs the package {name}: pip install 'yolov4-focal-ablation[onnx]'"
             ) from None
-    return found
+    return modules
 
 
 @torch.no_grad()

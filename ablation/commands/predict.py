@@ -32,7 +32,7 @@ BATCH = 8
 
 @dataclass(frozen=True)
 class Predictions:
-    """What was found.
+    """What was detected.
 
     Attributes:
         images: how many images were looked at.
@@ -72,40 +72,38 @@ def predict(run: TrainedRun, images: Path, to: Path, score: float) -> Prediction
     grid = cell_grid(network.layout, size_px, size_px, device)
     results: list[CocoResult] = []
     failed: list[str] = []
-    shown: list[dict[str, Any]] = []
+    pictures: list[dict[str, Any]] = []
     numbered = iter(enumerate(paths))
     while chunk := list(islice(numbered, BATCH)):
         read = list(_read(chunk, failed))
         if not read:
             continue
         fitted = [letterbox(image, size_px) for _, _, image in read]
-        found = _detect(run, torch.from_numpy(np.stack([square for square, _ in fitted])), grid, score)
-        for (index, path, image), detections, (_, geometry) in zip(read, found, fitted, strict=True):
-            one = _named(run.classes, path, coco_results([index], [detections], [geometry]))
-            results += one
-            shown.append(
-                {"id": image_id(index), "file_name": path.name} | {"width": geometry.width_px}
-                | {"height": geometry.height_px}
-            )  # fmt: skip
-            _draw(to / path.name, image, detections, geometry, one)
+        batch = _detect(run, torch.from_numpy(np.stack([square for square, _ in fitted])), grid, score)
+        for (index, path, image), detections, (_, geometry) in zip(read, batch, fitted, strict=True):
+            named = _named(run.classes, path, coco_results([index], [detections], [geometry]))
+            results += named
+            size = {"width": geometry.width_px, "height": geometry.height_px}
+            pictures.append({"id": image_id(index), "file_name": path.name} | size)
+            _draw(to / path.name, image, detections, geometry, named)
     categories = [{"id": label + 1, "name": name} for label, name in enumerate(run.classes)]
     write_json(to / "detections.json", results)
-    write_json(to / "images.json", {"images": shown, "categories": categories})
+    write_json(to / "images.json", {"images": pictures, "categories": categories})
     return Predictions(len(paths), results, failed)
 
 
 def find_images(images: Path) -> list[Path]:
     """The images of a folder by name, or the one file. Raises UsageError where there is none."""
     if images.is_file():
-        found = [images]
+        files = [images]
     elif images.is_dir():
-        found = sorted(path for path in images.iterdir() if path.is_file())
+        files = sorted(path for path in images.iterdir() if path.is_file())
     else:
         raise UsageError(f"images={images}: no such folder or file")
-    found = [path for path in found if path.suffix.lower() in SUFFIXES]
-    if not found:
+    files = [path for path in files if path.suffix.lower() in SUFFIXES]
+    if not files:
         raise UsageError(f"images={images}: no image there; the endings are {', '.join(SUFFIXES)}")
-    return found
+    return files
 
 
 def _read(chunk: Sequence[tuple[int, Path]], failed: list[str]) -> Iterator[tuple[int, Path, Image]]:

@@ -27,6 +27,9 @@ from ablation.study.forecast.forecast import Capacity, capacity_of
 from ablation.study.launchers.local import launcher as local
 from ablation.study.launchers.slurm import launcher as slurm
 
+PRINTED_METRICS = ("train/loss", "val/AP", "val/AP50", "time/images_per_s")
+"""After each epoch of a single run."""
+
 
 def config_root() -> Path:
     """The folder that holds conf/ and sweeps/: the checkout, or the installed package's copy."""
@@ -74,8 +77,7 @@ def task(config: DictConfig) -> str:
     announce([run], store)
 
     def progress(epoch: int, metrics: dict[str, float]) -> None:
-        shown = ("train/loss", "val/AP", "val/AP50", "time/images_per_s")
-        values = "  ".join(f"{name} {metrics[name]:.4g}" for name in shown if name in metrics)
+        values = "  ".join(f"{name} {metrics[name]:.4g}" for name in PRINTED_METRICS if name in metrics)
         print(f"epoch {epoch}/{run.config.train.epochs}  {values}", flush=True)
 
     state = execute(run, store, progress)
@@ -107,13 +109,13 @@ def main(arguments: list[str]) -> None:
             return "FAILED"
 
     entry = hydra.main(version_base="1.3", config_path=str(root / "conf"), config_name="train")(guarded)
-    former, sys.argv = sys.argv, ["ablation train", *_flags_last(with_search_path(arguments, root))]
+    shell_arguments, sys.argv = sys.argv, ["ablation train", *_flags_last(with_search_path(arguments, root))]
     try:
         entry()
     except (HydraException, OmegaConfBaseException) as error:
         raise UsageError(explain(error)) from error
     finally:
-        sys.argv = former
+        sys.argv = shell_arguments
     if failures:
         raise failures[0]
 
@@ -209,5 +211,14 @@ def explain(error: BaseException) -> str:
     return one_line(": ".join([str(override), *lines] if override else lines))
 
 
-_NOISE = ("Set the environment variable", "Config search path", "provider=", "object_type=", "full_key:",
-          "reference_type=", "To append to your config use", "See https")  # fmt: skip
+_NOISE = (
+    "Set the environment variable",
+    "Config search path",
+    "provider=",
+    "object_type=",
+    "full_key:",
+    "reference_type=",
+    "To append to your config use",
+    "See https",
+)
+"""Beginnings of lines of Hydra's messages that tell a user of this program nothing."""

@@ -69,6 +69,9 @@ class Prepared:
         return f"{self.config.arm} seed {self.config.seed}"
 
 
+INTERRUPTED = "interrupted; launch it again to go on from the last checkpoint"
+"""Reason of a run that was stopped by a signal, where nothing more is known."""
+
 _OF_THE_LAUNCH = ("retry=", "halving.", "train.stop_after=")
 """Overrides that say how far and which runs are launched, and not what a run is."""
 
@@ -107,8 +110,8 @@ def _weights_digest(path: str | None) -> str | None:
     if path is None:
         return None
     if not Path(path).is_file():
-        found = "is a folder" if Path(path).is_dir() else "not found"
-        raise UsageError(f"model.weights: {path} {found}; give a file, or null to start from scratch")
+        problem = "is a folder" if Path(path).is_dir() else "not found"
+        raise UsageError(f"model.weights: {path} {problem}; give a file, or null to start from scratch")
     return sha256_file(Path(path))
 
 
@@ -141,23 +144,27 @@ def announce(runs: list[Prepared], store: Store | None) -> None:
 
 def _declaration(config: RunConfig, study: Path) -> Declaration:
     """What the study says about its analysis, with how much was known when it said so."""
-    answer = config.analysis
+    analysis = config.analysis
     return Declaration(
-        answer.metric, answer.margin, answer.level, None if answer.family is None else tuple(answer.family),
-        time_ms=round(time.time() * 1000), runs_done=sum(1 for _ in study.glob("*/*/DONE")),
-    )  # fmt: skip
+        metric=analysis.metric,
+        margin=analysis.margin,
+        level=analysis.level,
+        family=None if analysis.family is None else tuple(analysis.family),
+        time_ms=round(time.time() * 1000),
+        runs_done=sum(1 for _ in study.glob("*/*/DONE")),
+    )
 
 
 def execute(
     run: Prepared,
     store: Store | None,
     progress: Progress | None = None,
-    why: Callable[[], str] = lambda: "",
+    stop_reason: Callable[[], str] = lambda: "",
 ) -> str:
     """Train a prepared run, or go on with it, unless it is done.
 
     Args:
-        why: asked for the reason once the run has been interrupted; "" where it is not known.
+        stop_reason: asked once the run has been interrupted; "" where the reason is not known.
 
     Returns:
         The final state: FINISHED, DIVERGED or STOPPED.
@@ -166,9 +173,9 @@ def execute(
         AblationError: another process is training it; or what made it fail.
         KeyboardInterrupt: it was interrupted; it resumes when launched again.
     """
-    folder, config = run.folder, run.config
-    with exclusive_lock(folder.file(".lock")) as mine:
-        if not mine:
+    folder = run.folder
+    with exclusive_lock(folder.file(".lock")) as locked:
+        if not locked:
             raise AblationError(f"{folder.path}: another process is training this run")
         remove_temporaries(folder.path)
         mirror = Mirror(store, folder)
@@ -179,46 +186,57 @@ def execute(
             mirror.finish(folder.artifacts())
             return folder.state
         _describe(run)
-
         interrupts = Interrupts()
-
-        def after_epoch(epoch: int, metrics: dict[str, float]) -> None:
-            with interrupts.held():
-                mirror.push()
-            if progress is not None:
-                progress(epoch, metrics)
-
         with interrupts:
             try:
-                with folder.heartbeat():
-                    folder.set_state("RUNNING")
-                    with interrupts.held():
-                        mirror.start()
-                    set_up_torch(config)
-                    state = Run(config, run.data, folder, after_epoch).fit()
-                interrupts.end()
-                folder.set_state(state)
-            except Diverged as error:
-                interrupts.end()
-                log.warning("%s: DIVERGED at %s", run.label, error)
-                folder.set_state("DIVERGED", str(error))
-            except KeyboardInterrupt:
-                interrupted = "interrupted; launch it again to go on from the last checkpoint"
-                folder.set_state("KILLED", why() or interrupted)
-                raise
-            except NoRoom as error:
-                interrupts.end()
-                with suppress(NoRoom):  # for this too; RUNNING without a process resumes as well
-                    folder.set_state("STOPPED", str(error))
-                raise
-            except BaseException as error:
-                interrupts.end()
-                folder.set_state("FAILED", one_line(f"{type(error).__name__}: {error}", 300))
-                raise
+                _train(run, mirror, interrupts, progress, stop_reason)
             finally:
                 mirror.finish(folder.artifacts())
             interrupts.raise_late()
         return folder.state
+
+
+def _train(
+    run: Prepared,
+    mirror: Mirror,
+    interrupts: Interrupts,
+    progress: Progress | None,
+    stop_reason: Callable[[], str],
+) -> None:
+    """Fit the network; however it ends, the run's state says so."""
+    folder = run.folder
+
+    def after_epoch(epoch: int, metrics: dict[str, float]) -> None:
+        with interrupts.held():
+            mirror.push()
+        if progress is not None:
+            progress(epoch, metrics)
+
+    try:
+        with folder.heartbeat():
+            folder.set_state("RUNNING")
+            with interrupts.held():
+                mirror.start()
+            set_up_torch(run.config)
+            state = Run(run.config, run.data, folder, after_epoch).fit()
+        interrupts.end()
+        folder.set_state(state)
+    except Diverged as error:
+        interrupts.end()
+        log.warning("%s: DIVERGED at %s", run.label, error)
+        folder.set_state("DIVERGED", str(error))
+    except KeyboardInterrupt:
+        folder.set_state("KILLED", stop_reason() or INTERRUPTED)
+        raise
+    except NoRoom as error:
+        interrupts.end()
+        with suppress(NoRoom):  # no room for this either; RUNNING without a process resumes as well
+            folder.set_state("STOPPED", str(error))
+        raise
+    except BaseException as error:
+        interrupts.end()
+        folder.set_state("FAILED", one_line(f"{type(error).__name__}: {error}", 300))
+        raise
 
 
 def _params(config: RunConfig) -> dict[str, str]:

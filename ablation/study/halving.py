@@ -68,8 +68,8 @@ def losers(
         ceil(m / keep_one_in) go on; of equal ones the first by name.
     """
     ranked = sorted((arm for arm in means if arm not in protected), key=lambda arm: (-means[arm], arm))
-    kept = -(-len(ranked) // keep_one_in)
-    return ranked, [(arm, place) for place, arm in enumerate(ranked[kept:], kept + 1)]
+    going_on = -(-len(ranked) // keep_one_in)
+    return ranked, [(arm, place) for place, arm in enumerate(ranked[going_on:], going_on + 1)]
 
 
 def prune(runs: Sequence[Prepared], rung: int, store: Store | None) -> list[Prepared]:
@@ -131,8 +131,8 @@ def _mark(run: Prepared, reason: str, store: Store | None) -> bool:
     folder = run.folder
     if folder.state in (*DONE_STATES, "FAILED", "PRUNED"):
         return False
-    with exclusive_lock(folder.file(".lock")) as mine:
-        if mine:
+    with exclusive_lock(folder.file(".lock")) as locked:
+        if locked:
             folder.set_state("PRUNED", reason)
             Mirror(store, folder).finish([])
-        return mine
+        return locked

@@ -25,17 +25,17 @@ class Interrupts:
 
     def __init__(self) -> None:
         self._held = self._ending = self._late = False
-        self._former: dict[signal.Signals, Any] = {}
+        self._handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
             # A signal that is ignored (a job in the background of a script, nohup) stays ignored.
-            wanted = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-            self._former = {number: signal.signal(number, self._interrupt) for number in wanted}
+            heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+            self._handlers = {number: signal.signal(number, self._interrupt) for number in heard}
         return self
 
     def __exit__(self, *details: object) -> None:
-        for number, handler in self._former.items():
+        for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
     @contextmanager

@@ -42,10 +42,10 @@ def pace_of(lines: Sequence[dict[str, Any]]) -> Pace | None:
         return None
     evaluations = [line["metrics"]["time/eval_s"] for line in lines if "time/eval_s" in line["metrics"]]
     other = []
-    for before, line in itertools.pairwise(lines):
+    for previous, line in itertools.pairwise(lines):
         known = line["metrics"].get("time/train_s", 0) + line["metrics"].get("time/eval_s", 0)
-        if line["epoch"] == before["epoch"] + 1:
-            other.append(max(0.0, (line["time_ms"] - before["time_ms"]) / 1000 - known))
+        if line["epoch"] == previous["epoch"] + 1:
+            other.append(max(0.0, (line["time_ms"] - previous["time_ms"]) / 1000 - known))
     return Pace(
         statistics.median(train),
         statistics.median(evaluations) if evaluations else 0.0,

@@ -34,10 +34,10 @@ def extend_plan(path: Path, new: list[PlannedRun], declaration: Declaration | No
     margin which was changed after the results were seen stays visible.
     """
     with exclusive_lock(path.with_suffix(".lock"), wait=True):
-        former = read_plan(path)
-        runs = {(run.arm, run.seed): run for run in former.runs}
+        present = read_plan(path)
+        runs = {(run.arm, run.seed): run for run in present.runs}
         runs |= {(run.arm, run.seed): run for run in new}
-        declared = list(former.declared)
+        declared = list(present.declared)
         if declaration is not None and (not declared or declared[-1].content != declaration.content):
             declared.append(declaration)
         plan = Plan(list(runs.values()), declared)

@@ -90,8 +90,8 @@ class StudyStatus:
     @property
     def counts(self) -> dict[str, int]:
         """Status -> runs, those that occur, in the order of STATUSES."""
-        found = Counter(run.status for run in self.runs)
-        return {name: found[name] for name in STATUSES if found[name]}
+        numbers = Counter(run.status for run in self.runs)
+        return {name: numbers[name] for name in STATUSES if numbers[name]}
 
     def as_json(self) -> dict[str, Any]:
         """Plain values only; what is not a finite number becomes null."""
@@ -112,25 +112,19 @@ def study_status(out: Path, study: str) -> StudyStatus:
     """
     path = plan_file(out, study)
     if not path.is_file():
-        known = sorted(found.parent.name for found in out.glob("*/plan.json"))
-        raise UsageError(
-            f"study={study}: no {path}; there "
-            + (
-                f"are in {out}/: {', '.join(known)}"
-                if known
-                else f"is no study in {out}/ (out=DIR names another folder)"
-            )
-        )
+        known = sorted(plan.parent.name for plan in out.glob("*/plan.json"))
+        studies = f"are in {out}/: {', '.join(known)}" if known else f"is no study in {out}/"
+        raise UsageError(f"study={study}: no {path}; there {studies} (out=DIR names another folder)")
     plan = read_plan(path)
     metric, _ = metric_and_level(plan.declared)
     paces: dict[str, Pace] = {}
-    runs = [look(out, study, planned, metric, paces) for planned in plan.runs]
+    runs = [planned_run_status(out, study, planned, metric, paces) for planned in plan.runs]
     planned_folders = {run.folder for run in runs}
-    others = sum(str(found.parent) not in planned_folders for found in path.parent.glob("*/*/run.json"))
+    others = sum(str(file.parent) not in planned_folders for file in path.parent.glob("*/*/run.json"))
     return StudyStatus(study, metric, runs, _left(runs, plan.runs, paces), others)
 
 
-def look(
+def planned_run_status(
     out: Path, study: str, planned: PlannedRun, metric: str, paces: dict[str, Pace] | None = None
 ) -> RunStatus:
     """One planned run as its folder shows it.
@@ -141,51 +135,51 @@ def look(
     """
     folder = RunFolder.of(out, study, planned.arm, planned.seed, planned.key)
     epochs = int(planned.params.get("train.epochs", 0))
-    shown = RunStatus(planned.arm, planned.seed, planned.key, "to do", 0, epochs, folder=str(folder.path))
+    unstarted = RunStatus(planned.arm, planned.seed, planned.key, "to do", 0, epochs, folder=str(folder.path))
     try:
-        how = run_status(folder)
+        status = run_status(folder)
         lines = folder.metrics()
-        about = folder.read_json("state.json")
+        state = folder.read_json("state.json")
     except (StoreError, OSError) as error:
-        return dataclasses.replace(shown, status="failed", note=one_line(error, 300))
+        return dataclasses.replace(unstarted, status="failed", note=one_line(error, 300))
     resumes = folder.checkpoint_epoch
-    epoch = resumes if how in ("interrupted", "failed", "pruned") else lines[-1]["epoch"] if lines else 0
+    epoch = resumes if status in ("interrupted", "failed", "pruned") else lines[-1]["epoch"] if lines else 0
     pace = pace_of(lines)
     if pace is not None and paces is not None:
         paces[planned.key] = pace
     left = None
-    if pace is not None and how == "running":
+    if pace is not None and status == "running":
         since_s = max(0.0, time.time() - lines[-1]["time_ms"] / 1000)
         # A run that was resumed just now has its last line from before the interruption.
         since_s = min(since_s, pace.train_s + pace.eval_s)
         left = max(0.0, pace.left_s(epoch, epochs, _eval_every(planned)) - since_s)
     values = [line["metrics"][metric] for line in lines if metric in line["metrics"]]
     return dataclasses.replace(
-        shown,
-        status=how,
+        unstarted,
+        status=status,
         epoch=epoch,
         value=values[-1] if values else None,
         images_per_s=lines[-1]["metrics"].get("time/images_per_s") if lines else None,
         left_s=left,
-        note=_note(how, resumes, epochs, about),
-        host=str(about.get("host", "")),
+        note=_note(status, resumes, epochs, state),
+        host=str(state.get("host", "")),
     )
 
 
-def _note(how: str, resumes: int, epochs: int, about: dict[str, Any]) -> str:
-    reason = one_line(about.get("reason", ""), 300)
-    if how == "interrupted":
+def _note(status: str, resumes: int, epochs: int, state: dict[str, Any]) -> str:
+    reason = one_line(state.get("reason", ""), 300)
+    if status == "interrupted":
         on = (
             f"goes on from epoch {resumes} of {epochs}"
             if resumes
             else "starts again: it had no checkpoint yet"
         )
-        if about.get("state") == "RUNNING":
+        if state.get("state") == "RUNNING":
             reason = "its process is gone"
-        elif about.get("state") == "STOPPED":
+        elif state.get("state") == "STOPPED":
             reason = "stopped as asked"
         return f"{reason.partition(';')[0]}; {on}" if reason else on
-    if how == "pruned":
+    if status == "pruned":
         return f"{reason}; goes on from epoch {resumes} with halving.enabled=false"
     return reason
 

@@ -67,20 +67,9 @@ class StudySweeper(Sweeper):
                 raise UsageError("hydra.launcher.wait=false: halving waits for each rung; set it to true")
         self.store = store_of(first)
         announce(runs, self.store)
-        found = {run.key: run_status(run.folder) for run in runs}
-        todo = [run for run in runs if found[run.key] in wanted(first)]
-        counts = Counter(found.values())
-        done = counts["finished"] + counts["diverged"]
-        aside = {
-            "running elsewhere": counts["running"],
-            "failed before, left alone (retry=failed redoes them)": 0 if first.retry else counts["failed"],
-            "pruned before": counts["pruned"] if first.halving.enabled else 0,
-        }
-        log.info(
-            "study %s: %d arms, %d runs, %d done already, %d to do%s",
-            first.study, len({r.config.arm for r in runs}), len(runs), done, len(todo),
-            "".join(f", {number} {what}" for what, number in aside.items() if number),
-        )  # fmt: skip
+        statuses = {run.key: run_status(run.folder) for run in runs}
+        todo = [run for run in runs if statuses[run.key] in launched_statuses(first)]
+        log.info("study %s: %s", first.study, _counts_text(runs, Counter(statuses.values()), len(todo)))
         returns = self._launch_in_stages(runs, todo)
         self._sum_up(runs, todo, returns)
         return [run.folder.state for run in todo]
@@ -140,16 +129,20 @@ class StudySweeper(Sweeper):
         """The arm's name: its own, or the loss with its settings, and whatever else its grid varies."""
         settings = dict(job.settings)
         if job.label is not None:
-            shown = list(job.varied)
+            named_keys = list(job.varied)
             parts = [job.label]
         else:
             # A key counts as varied where any two jobs of the study differ in it.
             values: dict[str, set[str | None]] = {
                 key: {dict(other.settings).get(key) for other in jobs} for key in settings
             }
-            shown = [k for k in settings if k != "loss" and not k.startswith("loss.") and len(values[k]) > 1]
+            named_keys = [
+                key
+                for key in settings
+                if key != "loss" and not key.startswith("loss.") and len(values[key]) > 1
+            ]
             parts = [arm_name(typed(composed))]
-        return "-".join(parts + [f"{key}={settings[key]}" for key in shown])
+        return "-".join(parts + [f"{key}={settings[key]}" for key in named_keys])
 
     def _check_labels(self, runs: list[Prepared]) -> None:
         """One arm and seed, one configuration: else the two could not be told apart in any table."""
@@ -218,24 +211,38 @@ class StudySweeper(Sweeper):
             if run.folder.state == "DIVERGED":
                 log.warning("%s: DIVERGED (%s)", run.label, run.folder.reason)
         launched = {run.key for run in todo}
-        before = [run for run in runs if run.folder.state == "FAILED" and run.key not in launched]
+        failed_before = [run for run in runs if run.folder.state == "FAILED" and run.key not in launched]
         if failures:
             redo = any(run.folder.state == "FAILED" for run in runs)
+            earlier = f"; and {len(failed_before)} failed before" if failed_before else ""
+            retry = ", failed runs are redone with retry=failed" if redo else ""
             raise AblationError(
-                f"{len(failures)} of {len(runs)} runs failed: " + _some(failures)
-                + (f"; and {len(before)} failed before" if before else "")
-                + ". Launch the same command again to go on; what is done is kept"
-                + (", failed runs are redone with retry=failed" if redo else "")
-            )  # fmt: skip
-        if before:
-            reasons = [f"{run.label}: {one_line(run.folder.reason, 200)}" for run in before]
+                f"{len(failures)} of {len(runs)} runs failed: {_first_three(failures)}{earlier}"
+                f". Launch the same command again to go on; what is done is kept{retry}"
+            )
+        if failed_before:
+            reasons = [f"{run.label}: {one_line(run.folder.reason, 200)}" for run in failed_before]
             raise AblationError(
-                f"{len(before)} of {len(runs)} runs FAILED before and were left alone: " + _some(reasons)
-                + "; retry=failed redoes them"
-            )  # fmt: skip
+                f"{len(failed_before)} of {len(runs)} runs FAILED before and were left alone: "
+                f"{_first_three(reasons)}; retry=failed redoes them"
+            )
 
 
-def wanted(config: RunConfig) -> set[str]:
+def _counts_text(runs: list[Prepared], counts: Counter[str], to_do: int) -> str:
+    """4 arms, 12 runs, 3 done already, 9 to do, 1 running elsewhere."""
+    config = runs[0].config
+    arms = len({run.config.arm for run in runs})
+    done = counts["finished"] + counts["diverged"]
+    not_launched = {
+        "running elsewhere": counts["running"],
+        "failed before, left alone (retry=failed redoes them)": 0 if config.retry else counts["failed"],
+        "pruned before": counts["pruned"] if config.halving.enabled else 0,
+    }
+    rest = "".join(f", {number} {reason}" for reason, number in not_launched.items() if number)
+    return f"{arms} arms, {len(runs)} runs, {done} done already, {to_do} to do{rest}"
+
+
+def launched_statuses(config: RunConfig) -> set[str]:
     """The statuses of runs that a launch takes up."""
     return (
         {"to do", "interrupted"}
@@ -259,7 +266,7 @@ def _crashed(message: str) -> bool:
     return _CRASHES.search(message) is not None
 
 
-def _some(texts: list[str]) -> str:
+def _first_three(texts: list[str]) -> str:
     return "; ".join(texts[:3]) + (f"; and {len(texts) - 3} more" if len(texts) > 3 else "")
 
 

@@ -9,7 +9,8 @@ import pytest
 from helpers.command import ROOT, ablation, error_line, run_folders
 
 from ablation.analyse.tables.table import arms_table, runs_table
-from ablation.commands.import_runs import import_runs, read_table
+from ablation.commands.imports.import_runs import import_runs
+from ablation.commands.imports.table import read_table
 from ablation.errors import AblationError, UsageError
 from ablation.tracking.run_folder import RunFolder
 from ablation.tracking.store import Store

@@ -80,8 +80,8 @@ def test_launching_again_trains_nothing_and_a_new_seed_trains_only_itself(study:
 
 def test_the_command_that_a_run_is_recorded_with_is_that_run(study: Path) -> None:
     """A study's run repeated alone has the same key, so it is done already."""
-    (run,) = (run for run in load_study(store_in(study), "little").planned
-              if run.arm == "focal-alpha=0.25-gamma=2" and run.seed == 1)  # fmt: skip
+    planned = {(run.arm, run.seed): run for run in load_study(store_in(study), "little").planned}
+    run = planned["focal-alpha=0.25-gamma=2", 1]
     program, *arguments = shlex.split(run.command)
     assert program == "ablation"
     result = ablation(study, *arguments)
@@ -137,9 +137,12 @@ def test_a_run_that_is_killed_is_named_and_goes_on_when_launched_again(tmp_path:
     """kill -9 in the middle; the other run is untouched, and the numbers are those of a run left alone."""
     command = ["train", "-m", *TINY, "loss=bce,focal", "train.epochs=8"]
     launcher = subprocess.Popen(
-        [sys.executable, "-m", "ablation.cli", *command], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+        [sys.executable, "-m", "ablation.cli", *command],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+    )
     pattern = "runs/default/focal*/seed0-*/metrics.jsonl"
     deadline = time.monotonic() + 120
     while not any(path.read_text().count("\n") >= 2 for path in tmp_path.glob(pattern)):

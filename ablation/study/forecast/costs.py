@@ -22,8 +22,10 @@ from ablation.training.checkpoint import KEEP
 MOST_RUNS = 8
 """Of the earlier runs of a shape, the newest that are looked at."""
 
-_TRAIN = ("size_px", "multi_scale", "batch_size", "eval_batch_size", "precision", "channels_last",
-          "deterministic", "workers")  # fmt: skip
+_TRAIN = (
+    *("size_px", "multi_scale", "batch_size", "eval_batch_size"),
+    *("precision", "channels_last", "deterministic", "workers"),
+)
 _NOT_SHAPE = ("model.weights", "model.load_heads", "model.prior")
 _RESULT_BYTES = 130
 """Of one detection in val.json, about."""
@@ -104,11 +106,11 @@ class Bytes:
     source: str
 
 
-def earlier(out: Path, wanted: set[Shape]) -> tuple[dict[Shape, Cost], dict[Shape, Bytes]]:
+def earlier(out: Path, shapes: set[Shape]) -> tuple[dict[Shape, Cost], dict[Shape, Bytes]]:
     """Costs of those shapes that runs below `out` have had already."""
-    found: dict[Shape, list[RunFolder]] = {shape: [] for shape in wanted}
+    folders_of: dict[Shape, list[RunFolder]] = {shape: [] for shape in shapes}
     newest_first = sorted(out.glob("*/*/*/run.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-    settings = {shape.settings for shape in wanted}
+    settings = {shape.settings for shape in shapes}
     for path in newest_first:
         folder = RunFolder(path.parent)
         try:
@@ -119,12 +121,12 @@ def earlier(out: Path, wanted: set[Shape]) -> tuple[dict[Shape, Cost], dict[Shap
         except (StoreError, OSError):
             continue
         shape = Shape.of(params, str(machine.get("device", "")), machine.get("threads"))
-        if shape in found and len(found[shape]) < MOST_RUNS:
-            found[shape].append(folder)
-        if all(len(folders) == MOST_RUNS for folders in found.values()):
+        if shape in folders_of and len(folders_of[shape]) < MOST_RUNS:
+            folders_of[shape].append(folder)
+        if all(len(folders) == MOST_RUNS for folders in folders_of.values()):
             break
     costs, sizes = {}, {}
-    for shape, folders in found.items():
+    for shape, folders in folders_of.items():
         known = [cost for cost in map(_cost, folders) if cost is not None]
         if known:
             source = f"{len(known)} earlier run{'s' * (len(known) > 1)} of this shape"
@@ -139,14 +141,14 @@ def earlier(out: Path, wanted: set[Shape]) -> tuple[dict[Shape, Cost], dict[Shap
 def _cost(folder: RunFolder) -> tuple[float, float, float, float] | None:
     """(train_s, eval_s, other_s, start_s) of one run, or None where it has too little to tell."""
     try:
-        lines, about = folder.metrics(), folder.read_json("run.json")
+        lines, facts = folder.metrics(), folder.read_json("run.json")
         started_ms = folder.read_json("state.json").get("started_ms", 0)
     except (StoreError, OSError):
         return None
     pace = pace_of(lines)
     if pace is None or not pace.eval_s:
         return None
-    profile, batch = about["data_profile"], int(about["params"]["train.batch_size"])
+    profile, batch = facts["data_profile"], int(facts["params"]["train.batch_size"])
     first = lines[0]
     busy_s = first["metrics"].get("time/train_s", 0.0) + first["metrics"].get("time/eval_s", 0.0)
     start_s = (first["time_ms"] - started_ms) / 1000 - busy_s
@@ -177,14 +179,14 @@ def computed_bytes(config: RunConfig, data: DetectionData) -> Bytes:
     return Bytes(weights + average + moments * parameters, weights + detections, "the number of parameters")
 
 
-def needed_bytes(size: Bytes, kept: int, copied: bool) -> int:
+def needed_bytes(size: Bytes, checkpoints: int, copied: bool) -> int:
     """What a run will still add to the disk.
 
     Args:
-        kept: checkpoints that it has already.
+        checkpoints: how many it has already.
         copied: MLflow's artifacts are on this disk too, and get weights and detections once more.
     """
-    return max(0, KEEP - kept) * size.checkpoint + (2 if copied else 1) * size.rest
+    return max(0, KEEP - checkpoints) * size.checkpoint + (2 if copied else 1) * size.rest
 
 
 def as_text(shape: Shape) -> str:

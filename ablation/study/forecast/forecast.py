@@ -20,7 +20,7 @@ from ablation.study.execute import Prepared
 from ablation.study.forecast.costs import Bytes, Cost, Shape, computed_bytes, device_of, earlier, needed_bytes
 from ablation.study.launchers.local.launcher import share_out
 from ablation.study.pace import makespan_s
-from ablation.study.run_status import RunStatus, look
+from ablation.study.run_status import RunStatus, planned_run_status
 from ablation.tracking.run_folder import RunFolder
 from ablation.tracking.store import Store
 
@@ -112,7 +112,7 @@ def plan_study(
     """Collect the facts. Reads folders only.
 
     Args:
-        launched: statuses that a launch would take up, see sweeper.wanted.
+        launched: statuses that a launch would take up, see sweeper.launched_statuses.
         measured: costs that go before those of earlier runs.
     """
     first = runs[0].config
@@ -120,25 +120,25 @@ def plan_study(
     shapes = {run.key: shape_of(run, capacity) for run in runs}
     costs, sizes = earlier(out, set(shapes.values()))
     costs |= dict(measured or {})
-    looks = [look(out, first.study, run.planned, first.analysis.metric) for run in runs]
-    shown = []
-    for run, status in zip(runs, looks, strict=True):
+    present = [planned_run_status(out, first.study, run.planned, first.analysis.metric) for run in runs]
+    statuses = []
+    for run, status in zip(runs, present, strict=True):
         cost = costs.get(shapes[run.key])
         if status.status in launched:
             left = None if cost is None else cost.left_s(run.config, run.data, status.epoch)
             status = dataclasses.replace(status, left_s=left)
-        shown.append(status)
-    todo = [run for run in shown if run.status in launched]
+        statuses.append(status)
+    todo = [run for run in statuses if run.status in launched]
     times = [run.left_s for run in todo]
     known = [time for time in times if time is not None]
     complete = len(known) == len(times)
-    needed, source = _disk(runs, shown, shapes, sizes, launched)
+    needed, source = _disk(runs, statuses, shapes, sizes, launched)
     seeds: dict[str, int] = {}
-    for status in shown:
+    for status in statuses:
         seeds[status.arm] = seeds.get(status.arm, 0) + 1
     return StudyPlan(
         study=first.study,
-        runs=shown,
+        runs=statuses,
         capacity=capacity,
         costs={shape: costs[shape] for shape in dict.fromkeys(shapes.values()) if shape in costs},
         unknown=[shape for shape in dict.fromkeys(shapes[run.key] for run in todo) if shape not in costs],
@@ -172,10 +172,10 @@ def _disk(
         shape = shapes[run.key]
         if shape not in sizes:
             sizes[shape] = computed_bytes(run.config, run.data)
-        kept = len(list(run.folder.path.glob("checkpoint-*-*.pt")))
+        checkpoints = len(list(run.folder.path.glob("checkpoint-*-*.pt")))
         tracking = run.config.tracking
         copied = tracking.enabled and Store.of(tracking.uri, tracking.artifacts).sqlite_file is not None
-        total += needed_bytes(sizes[shape], kept, copied)
+        total += needed_bytes(sizes[shape], checkpoints, copied)
         sources.append(sizes[shape].source)
     return total, " and ".join(dict.fromkeys(sources))
 
@@ -195,8 +195,8 @@ def noise_of(runs: list[Prepared], metric: str) -> Noise | None:
         return None
     reference = values.get(baseline, {})
     squares, freedom, pairs, arms = 0.0, 0, 0, 0
-    for arm, found in values.items():
-        differences = [found[seed] - reference[seed] for seed in sorted(found.keys() & reference.keys())]
+    for arm, by_seed in values.items():
+        differences = [by_seed[seed] - reference[seed] for seed in sorted(by_seed.keys() & reference.keys())]
         if arm != baseline and len(differences) >= 2:
             squares += statistics.variance(differences) * (len(differences) - 1)
             freedom += len(differences) - 1

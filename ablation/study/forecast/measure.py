@@ -71,11 +71,17 @@ def _timed(config: RunConfig) -> tuple[float, float, float]:
         part = _FirstImages(data.val, config.train.eval_batch_size)
         began = time.perf_counter()
         evaluate(
-            run.network, part, data.classes, size_px=config.train.size_px,
-            batch_size=config.train.eval_batch_size, device=run.device, autocast=run.autocast_dtype,
-            score_threshold=config.train.score_threshold, nms_iou=config.train.nms_iou,
+            run.network,
+            part,
+            data.classes,
+            size_px=config.train.size_px,
+            batch_size=config.train.eval_batch_size,
+            device=run.device,
+            autocast=run.autocast_dtype,
+            score_threshold=config.train.score_threshold,
+            nms_iou=config.train.nms_iou,
             max_detections=config.train.max_detections,
-        )  # fmt: skip
+        )
         return train_s, (time.perf_counter() - began) / len(part), start_s
 
 
@@ -83,10 +89,15 @@ def _steps(run: Run) -> float:
     """Seconds for one training image, loading included."""
     train = run.config.train
     loader = TrainLoader(
-        run.data.train, seed=run.config.seed, epochs=train.epochs, batch_size=train.batch_size,
-        size_px=train.size_px, augment=run.config.augment, workers=train.workers,
+        run.data.train,
+        seed=run.config.seed,
+        epochs=train.epochs,
+        batch_size=train.batch_size,
+        size_px=train.size_px,
+        augment=run.config.augment,
+        workers=train.workers,
         multi_scale=train.multi_scale,
-    )  # fmt: skip
+    )
     run.model.freeze_backbone(train.freeze_backbone_epochs > 0)
     run.model.train()
     done, began, last = 0, time.perf_counter(), 0.0

@@ -46,9 +46,9 @@ def _table(sds: Sequence[float], planned: int, margin: float, level: float) -> l
     ]
     for sd in sds:
         effect = f"{detectable_effect(planned, POWER, level) * sd:.3f}" if planned >= 2 else "none"
-        found = _count(seeds_to_detect(margin, sd, POWER, level))
+        different = _count(seeds_to_detect(margin, sd, POWER, level))
         equal = _count(seeds_for_equivalence(margin, sd, POWER, level))
-        lines.append(f"       {sd:>10.4f}  {effect:>20}  {found:>15}  {equal:>14}")
+        lines.append(f"       {sd:>10.4f}  {effect:>20}  {different:>15}  {equal:>14}")
     return lines
 
 

@@ -153,9 +153,16 @@ class Row:
         arm, _, seed = self.info.label.rpartition(" seed ")
         left = self.left_s(now) if self.status == "running" else None
         return RunStatus(
-            arm or self.info.label, int(seed) if seed.isdecimal() else 0, str(self.info.index), self.status,
-            self.epoch, self.info.epochs, self.value, self.images_per_s, left,
-        )  # fmt: skip
+            arm=arm or self.info.label,
+            seed=int(seed) if seed.isdecimal() else 0,
+            key=str(self.info.index),
+            status=self.status,
+            epoch=self.epoch,
+            epochs=self.info.epochs,
+            value=self.value,
+            images_per_s=self.images_per_s,
+            left_s=left,
+        )
 
 
 class LiveTable:
@@ -175,15 +182,15 @@ class LiveTable:
         self._live = Live(
             console=self.console, auto_refresh=False, redirect_stdout=False, vertical_overflow="crop"
         )
-        former = sys.stderr
+        original = sys.stderr
         self._live.start()
         # Handlers hold the stream itself, which would write into the table.
         self._moved = [
             handler
             for handler in logging.getLogger().handlers
-            if isinstance(handler, logging.StreamHandler) and handler.stream is former
+            if isinstance(handler, logging.StreamHandler) and handler.stream is original
         ]
-        self._former = former
+        self._original = original
         for handler in self._moved:
             handler.setStream(sys.stderr)
         self._draw()
@@ -224,7 +231,7 @@ class LiveTable:
         """The table stays as it is; what is written from now on comes below."""
         self._draw()
         for handler in self._moved:
-            handler.setStream(self._former)
+            handler.setStream(self._original)
         self._live.stop()
 
     def _of(self, status: str) -> list[Row]:

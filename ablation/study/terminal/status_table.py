@@ -55,14 +55,14 @@ def table(runs: Sequence[RunStatus], metric: str, left: str = "left") -> Table:
     Args:
         left: heading of the column of times.
     """
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    shown.add_column("arm", min_width=12)  # the one column that rich may narrow
-    shown.add_column("seed", justify="right", no_wrap=True)
-    shown.add_column("state", no_wrap=True)
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    grid.add_column("arm", min_width=12)  # the one column that rich may narrow
+    grid.add_column("seed", justify="right", no_wrap=True)
+    grid.add_column("state", no_wrap=True)
     for name in ("epoch", metric, "images/s", left):
-        shown.add_column(name, justify="right", no_wrap=True)
+        grid.add_column(name, justify="right", no_wrap=True)
     for seeds, run in _rows(runs):
-        shown.add_row(
+        grid.add_row(
             Text(run.arm, no_wrap=True, overflow="ellipsis"),
             seeds,
             Text(run.status, STYLES.get(run.status, "")),
@@ -71,7 +71,7 @@ def table(runs: Sequence[RunStatus], metric: str, left: str = "left") -> Table:
             "" if run.images_per_s is None else f"{run.images_per_s:.0f}",
             "" if run.left_s is None else clock(run.left_s),
         )
-    return shown
+    return grid
 
 
 def _rows(runs: Sequence[RunStatus]) -> list[tuple[str, RunStatus]]:
@@ -105,9 +105,9 @@ def notes(runs: Sequence[RunStatus], limit: int | None = None) -> list[Text]:
         if run.note:
             seeds.setdefault((run.arm, run.status, run.note), []).append(run.seed)
     lines = []
-    for (arm, how, note), numbers in seeds.items():
+    for (arm, status, note), numbers in seeds.items():
         line = Text(f"{arm} seed {_spans(numbers)}: ")
-        line.append(how, STYLES.get(how, ""))
+        line.append(status, STYLES.get(status, ""))
         lines.append(line.append(f": {note}"))
     if limit is not None and len(lines) > limit:
         rest = len(lines) - limit + 1
@@ -181,13 +181,13 @@ def show_status(out: Path, study: str, *, watch: bool = False, as_json: bool = F
 
 
 def _follow(out: Path, study: str, as_json: bool) -> None:
-    former = None
+    printed = None
     while True:
         status = study_status(out, study)
-        now = [(run.status, run.epoch) for run in status.runs]
-        if now != former:
+        progress = [(run.status, run.epoch) for run in status.runs]
+        if progress != printed:
             print(json.dumps(status.as_json()) if as_json else _head(status).plain, flush=True)
-            former = now
+            printed = progress
         if not status.counts.get("running"):
             return
         time.sleep(WATCH_S)

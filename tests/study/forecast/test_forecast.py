@@ -74,8 +74,8 @@ def test_the_worst_arm_is_pruned_at_the_rung_on_its_mean_and_bce_never(pruned: P
     assert sorted(map(tuple, focal.values())) == [("FINISHED",), ("PRUNED",)]
     means = {}
     for arm in focal:
-        lines = [json.loads((p / "metrics.jsonl").read_text().split("\n")[0])
-                 for p in run_folders(pruned) if p.parent.name == arm]  # fmt: skip
+        folders = [folder for folder in run_folders(pruned) if folder.parent.name == arm]
+        lines = [json.loads((folder / "metrics.jsonl").read_text().split("\n")[0]) for folder in folders]
         means[arm] = sum(line["metrics"]["val/AP"] for line in lines) / 2
     (loser,) = (arm for arm, found in focal.items() if found == {"PRUNED"})
     assert means[loser] == min(means.values())
@@ -111,8 +111,8 @@ def test_pruned_runs_stay_so_with_halving_and_go_on_without(pruned: Path) -> Non
 
 def test_failed_runs_are_redone_only_when_asked(tmp_path: Path) -> None:
     arms = [*TINY, "loss=focal", "loss.gamma=0,1", "train.epochs=1", "tracking=none"]
-    ablation(tmp_path, "train", *TINY, "loss=focal", "loss.gamma=1", "train.epochs=1", "tracking=none",
-             "train.threads=1", "data.train_images=24")  # fmt: skip
+    one_run = [*TINY, "loss=focal", "loss.gamma=1", "train.epochs=1", "tracking=none"]
+    ablation(tmp_path, "train", *one_run, "train.threads=1", "data.train_images=24")
     (done,) = run_folders(tmp_path)
     folder = RunFolder(done)
     folder.file("DONE").unlink()

@@ -77,14 +77,13 @@ def run_child(content: str, overrides: list[str], pipe: Connection, path: str, g
             pipe.send((kind, value))
 
     try:
-        listener = _LauncherListener(pipe, grace_s)
+        listener = reasons = _LauncherListener(pipe, grace_s)
         run = prepare(cast(DictConfig, OmegaConf.create(content)), overrides)
 
         def progress(epoch: int, metrics: dict[str, float]) -> None:
             send("epoch", (epoch, run.config.train.epochs, metrics))
 
-        why = listener
-        send("state", execute(run, store_of(run.config), progress, lambda: why.reason))
+        send("state", execute(run, store_of(run.config), progress, lambda: reasons.reason))
     except AblationError as error:
         log.error("%s", error)
         send("error", str(error))

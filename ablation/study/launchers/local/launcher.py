@@ -98,10 +98,14 @@ class LocalLauncher(Launcher):
                 config.train.threads = threads
             tasks.append(
                 Task(
-                    index, label_of(config), OmegaConf.to_yaml(config), list(job_overrides[index]),
-                    log_file(config), str(config.train.device) == "auto",
+                    index=index,
+                    label=label_of(config),
+                    content=OmegaConf.to_yaml(config),
+                    overrides=list(job_overrides[index]),
+                    log=log_file(config),
+                    auto_device=str(config.train.device) == "auto",
                 )
-            )  # fmt: skip
+            )
         watching = observer.make_observer(
             [
                 observer.JobInfo(task.index, task.label, int(config.train.epochs))

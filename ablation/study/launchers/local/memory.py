@@ -37,14 +37,14 @@ def _group_files(process: Path, groups: Path) -> list[Path]:
         lines = process.read_text(encoding="utf-8").splitlines()
     except OSError:
         return []
-    found = []
+    files = []
     for line in lines:
         number, controllers, path = line.split(":", 2)
         if number == "0" and not controllers:
-            found.append(groups / path.lstrip("/") / "memory.events")
+            files.append(groups / path.lstrip("/") / "memory.events")
         elif "memory" in controllers.split(","):
-            found.append(groups / "memory" / path.lstrip("/") / "memory.oom_control")
-    return found
+            files.append(groups / "memory" / path.lstrip("/") / "memory.oom_control")
+    return files
 
 
 def _counter(file: Path, name: str) -> int | None:

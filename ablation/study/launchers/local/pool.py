@@ -96,7 +96,7 @@ class _Child:
     started: float = field(default_factory=time.monotonic)
     heard: float = field(default_factory=time.monotonic)
     silent: bool = False
-    said: tuple[str, Any] | None = None
+    result: tuple[str, Any] | None = None
     stop_reason: str = ""
     kill_at: float = math.inf
 
@@ -154,17 +154,17 @@ class Pool:
             raise
 
     def _settle(self, task: Task, outcome: Outcome, retries: int, outcomes: dict[int, Outcome]) -> None:
-        former = outcomes.get(task.index)
+        first_try = outcomes.get(task.index)
         if outcome.memory and retries:
             log.warning(
                 "%s: %s; it is tried again when the others are done, alone", task.label, outcome.message
             )
         elif outcome.state is None:
-            again = " (tried again alone after it ran out of memory)" if former is not None else ""
+            again = " (tried again alone after it ran out of memory)" if first_try is not None else ""
             outcome = Outcome(None, outcome.message + again, outcome.memory)
             self.observer.ended(task.index, task.label, outcome.message, False)
         else:
-            again = ", alone, after it had run out of memory" if former is not None else ""
+            again = ", alone, after it had run out of memory" if first_try is not None else ""
             self.observer.ended(task.index, task.label, outcome.state + again, True)
         outcomes[task.index] = outcome
 
@@ -227,7 +227,7 @@ class Pool:
                 if kind == "epoch":
                     self.observer.epoch(child.task.index, *value)
                 else:
-                    child.said = (kind, value)
+                    child.result = (kind, value)
         except (EOFError, OSError):
             child.silent = True  # it has closed its end; its process will follow
 
@@ -243,7 +243,7 @@ class Pool:
             child.stop_reason = f"ran longer than timeout_h={timeout / 3600:.3g}"
         elif stall is not None and now - child.heard > stall:
             child.stop_reason = f"finished no epoch within stall_h={stall / 3600:.3g}"
-        if child.stop_reason and child.said is None:
+        if child.stop_reason and child.result is None:
             child.kill_at = now + self.limits.grace_s
             self._ask_to_stop(child)
 
@@ -261,7 +261,7 @@ class Pool:
         child.pipe.close()
         os.close(child.ended)
         _kill_group(child.process.pid)  # what it started and left behind
-        kind, value = child.said if child.said is not None else ("died", None)
+        kind, value = child.result if child.result is not None else ("died", None)
         if kind == "state":
             return Outcome(str(value))
         kills = kernel_kills()
@@ -278,10 +278,10 @@ class Pool:
             message = f"killed by {signal.Signals(-code).name}"
             if killed and -code == signal.SIGKILL:
                 memory, message = "machine", "killed by the kernel: the machine was out of memory"
-        elif code == 255:  # multiprocessing's word for: nobody was there to ask
-            message = "ended without a word; the process that starts the runs had been killed"
+        elif code == 255:  # multiprocessing's code where the fork server did not answer
+            message = "ended without a message; the process that starts the runs had been killed"
         else:
-            message = f"exited with code {code} without a word"
+            message = f"exited with code {code} without a message"
         return Outcome(None, f"{message} (log: {child.task.log})", memory)
 
     def _stop(self, running: list[_Child]) -> None:

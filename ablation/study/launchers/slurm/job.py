@@ -68,7 +68,7 @@ def run_job(content: str, overrides: list[str], key: str, max_requeues: int) -> 
                 "version of this package are not the same"
             )
         log.info("%s: job %s on %s", run.label, _job_id(), os.uname().nodename)
-        return execute(run, store_of(run.config), why=lambda: order.reason)
+        return execute(run, store_of(run.config), stop_reason=lambda: order.reason)
     except AblationError as error:
         log.error("%s", error)
         raise

@@ -102,8 +102,8 @@ class SlurmLauncher(Launcher):
             require(conf.gpus in (0, 1), "gpus", conf.gpus, "0 or 1: a run uses one")
             for name in ("cpus", "max_parallel", "notice_s"):
                 require(getattr(conf, name) >= 1, name, getattr(conf, name), ">= 1")
-            require(conf.time_h * 3600 >= conf.notice_s + 60, "time_h", conf.time_h,
-                    f"at least a minute more than notice_s ({conf.notice_s} s)")  # fmt: skip
+            least = f"at least a minute more than notice_s ({conf.notice_s} s)"
+            require(conf.time_h * 3600 >= conf.notice_s + 60, "time_h", conf.time_h, least)
             require(conf.max_requeues >= 0, "max_requeues", conf.max_requeues, ">= 0")
             require(conf.poll_s > 0, "poll_s", conf.poll_s, "> 0")
         except ValueError as error:
@@ -262,7 +262,7 @@ class SlurmLauncher(Launcher):
         if state in (*DONE_STATES, "STOPPED"):
             watching.ended(item.index, label, state, True)
             return _returned(item, state)
-        # Twice: the last words of a run may reach this machine later than the end of its job.
+        # Twice: the last state of a run may reach this machine later than the end of its job.
         if item.absent < 2:
             return None
         if state in ("FAILED", "KILLED"):

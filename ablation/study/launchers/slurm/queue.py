@@ -15,9 +15,11 @@ from collections.abc import Iterable
 from ablation.errors import AblationError, one_line
 
 ENDED = frozenset(
-    ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED",
-     "REVOKED", "TIMEOUT")
-)  # fmt: skip
+    {
+        *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED"),
+        *("NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT"),
+    }
+)
 """States from which a job does not come back by itself; every other one is alive."""
 
 _KILLED_FROM_OUTSIDE = ("BOOT_FAIL", "CANCELLED", "DEADLINE", "NODE_FAIL", "PREEMPTED", "REVOKED", "TIMEOUT")
@@ -29,16 +31,16 @@ def states(jobs: Iterable[str]) -> dict[str, str]:
     Raises:
         AblationError: the controller does not answer, so that nothing can be said.
     """
-    wanted = set(jobs)
-    if not wanted:
+    asked_for = set(jobs)
+    if not asked_for:
         return {}
-    ids = ",".join(sorted({job.partition("_")[0] for job in wanted}))
+    ids = ",".join(sorted({job.partition("_")[0] for job in asked_for}))
     result = _ask(["squeue", "--noheader", "--array", "--states=all", "--format=%i %T", f"--jobs={ids}"])
     if result.returncode != 0:
         if "Invalid job id" in result.stderr:
             return {}
         raise AblationError(f"squeue does not answer: {one_line(result.stderr, 200)}; try again later")
-    return {job: state for job, state in read_states(result.stdout).items() if job in wanted}
+    return {job: state for job, state in read_states(result.stdout).items() if job in asked_for}
 
 
 def read_states(text: str) -> dict[str, str]:
@@ -61,8 +63,8 @@ def job_named(name: str) -> str | None:
     result = _ask(["squeue", "--noheader", "--states=all", "--format=%F", f"--name={name}"])
     if result.returncode != 0:
         raise AblationError(f"squeue does not answer: {one_line(result.stderr, 200)}; try again later")
-    found = sorted({int(text) for text in result.stdout.split() if text.isdigit()})
-    return str(found[-1]) if found else None
+    ids = sorted({int(text) for text in result.stdout.split() if text.isdigit()})
+    return str(ids[-1]) if ids else None
 
 
 def exit_reason(job: str) -> tuple[str, bool]:

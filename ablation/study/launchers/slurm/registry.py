@@ -33,8 +33,8 @@ class Submitted:
 
     def confirmed(self, job: str, folder: Path) -> Submitted:
         """With the id that Slurm gave to the submission (of an array: to the array)."""
-        own = job if self.index is None else f"{job}_{self.index}"
-        return replace(self, job=own, log=str(folder / f"{own}_0_log.out"))
+        task_id = job if self.index is None else f"{job}_{self.index}"
+        return replace(self, job=task_id, log=str(folder / f"{task_id}_0_log.out"))
 
 
 def read_jobs(folder: Path) -> dict[str, Submitted]:
@@ -70,11 +70,11 @@ def submitting(folder: Path) -> Iterator[dict[str, Submitted]]:
     with exclusive_lock(folder / "jobs.lock", wait=True):
         jobs = read_jobs(folder)
         for name in {job.name for job in jobs.values() if job.job is None}:
-            found = slurm_queue.job_named(name)
+            array_id = slurm_queue.job_named(name)
             for key, job in list(jobs.items()):
                 if job.name == name:
-                    if found is None:
+                    if array_id is None:
                         del jobs[key]
                     else:
-                        jobs[key] = job.confirmed(found, folder)
+                        jobs[key] = job.confirmed(array_id, folder)
         yield jobs

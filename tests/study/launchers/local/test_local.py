@@ -69,8 +69,8 @@ def faults(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     ("seed", "message"),
     [
         (0, "ValueError: a fault of my own"),
-        (1, "exited with code 3 without a word"),
-        (2, "exited with code 7 without a word"),
+        (1, "exited with code 3 without a message"),
+        (2, "exited with code 7 without a message"),
         (3, "killed by SIGSEGV"),
         (4, "killed by SIGKILL"),
         (7, "can't allocate memory"),
@@ -172,8 +172,11 @@ def test_a_killed_fork_server_costs_no_run(tmp_path: Path) -> None:
     log = tmp_path / "output"
     launcher = start([*command, "train", "-m", *SHORT, "seed=0,1,2"], tmp_path, log)
     wait_until(lambda: list(tmp_path.glob("runs/*/*/seed0-*/checkpoint-000001-*")), 200, "no checkpoint")
-    servers = [pid for pid, text in processes_in(tmp_path).items() if parent(pid) == launcher.pid
-               and "resource_tracker" not in text]  # fmt: skip
+    servers = [
+        pid
+        for pid, text in processes_in(tmp_path).items()
+        if parent(pid) == launcher.pid and "resource_tracker" not in text
+    ]
     (server,) = servers
     os.kill(server, signal.SIGKILL)
     assert launcher.wait(300) == 0, log.read_text()

@@ -70,9 +70,12 @@ def has_checkpoint(folder: Path, *seeds: int) -> bool:
 def in_background(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     with (folder / "output").open("w") as file:
         return subprocess.Popen(
-            [sys.executable, "-m", "ablation.cli", *arguments], cwd=folder, stderr=file, text=True,
+            [sys.executable, "-m", "ablation.cli", *arguments],
+            cwd=folder,
+            stderr=file,
+            text=True,
             env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        )  # fmt: skip
+        )
 
 
 def assert_same_run(one: RunFolder, other: RunFolder) -> None:

@@ -1,0 +1,1 @@
+"""`ablation import`: runs made elsewhere, as a table or as COCO detections."""

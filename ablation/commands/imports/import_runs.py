@@ -1,0 +1,153 @@
+"""Runs made elsewhere, from a table, as ordinary run folders, so that the same analysis reads them.
+
+A run's key comes from its content: importing a table again changes nothing, and an edited line
+makes a new run that supersedes the old one. A study is either imported or trained, never both.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ablation import __version__
+from ablation.commands.imports.coco import read_ground_truth, read_results
+from ablation.commands.imports.table import Row, metric_of, read_table
+from ablation.errors import AblationError, DataError, UsageError
+from ablation.files import canonical_json, safe_name, sha256_file, sha256_text, write_text
+from ablation.records import PlannedRun
+from ablation.study.plan_file import extend_plan, plan_file
+from ablation.tracking.experiment import publish_plan
+from ablation.tracking.mirror import Mirror
+from ablation.tracking.run_folder import DONE_STATES, RunFolder
+from ablation.tracking.store import Store
+from ablation.tracking.study_record import load_study, study_names
+from ablation.training.evaluate import coco_metrics
+
+ROUNDING = 6e-4
+"""How far a metric of the table may lie from the one computed from the detections: 3 digits."""
+
+
+def import_runs(
+    study: str,
+    table: Path,
+    out: Path,
+    store: Store,
+    ground_truth: Path | None = None,
+    detections: Path | None = None,
+    metric: str = "AP",
+) -> list[RunFolder]:
+    """Enter the runs of a table into a study: folders below `out`, its plan, and MLflow.
+
+    Nothing is written before every line has been checked.
+
+    Args:
+        ground_truth: COCO's file that the column `detections` belongs to.
+        detections: see read_table.
+        metric: what every finished run must have.
+
+    Raises:
+        DataError, UsageError: one line each; the study then is as before.
+    """
+    rows = read_table(table, detections)
+    truth, new_ids = read_ground_truth(ground_truth) if ground_truth is not None else ({}, {})
+    if ground_truth is not None and not any(row.detections for row in rows):
+        raise UsageError(f"gt={ground_truth}: {table} names no detections; it needs a column `detections`")
+    rows = [_evaluated(row, truth, new_ids) for row in rows]
+    for row in rows:
+        if row.state == "FINISHED" and metric_of(metric) not in row.metrics:
+            raise DataError(f"{row.where}: a finished run without {metric}; give it, or another metric=NAME")
+    _refuse_trained(study, out, store)
+    facts = _study_facts(study, table, ground_truth, detections)
+    folders, planned = [], []
+    for row in rows:
+        params = row.params | {"source": "import"}
+        key = _key(row, params, facts["fingerprint"])
+        folder = RunFolder.of(out, study, row.arm, row.seed, key)
+        _write(folder, row, facts | {"arm": row.arm, "seed": row.seed, "key": key, "params": params}, truth)
+        folders.append(folder)
+        planned.append(PlannedRun(row.arm, row.seed, key, facts["command"], params))
+    plan = extend_plan(plan_file(out, study), planned)
+    store.prepare()
+    for folder in folders:
+        Mirror(store, folder, strict=True).finish(folder.artifacts())
+    publish_plan(store, study, plan.runs, facts["description"], plan.declared)
+    return folders
+
+
+def _study_facts(
+    study: str, table: Path, ground_truth: Path | None, detections: Path | None
+) -> dict[str, Any]:
+    """What run.json says of every run of the table."""
+    digest = sha256_file(ground_truth) if ground_truth is not None else sha256_text(f"imported {study}")
+    arguments = {"study": study, "table": str(table), "gt": ground_truth, "detections": detections}
+    words = [f"{name}={value}" for name, value in arguments.items() if value]
+    return {
+        "study": study,
+        "description": f"Imported from {table.name}",
+        "fingerprint": digest,
+        "command": shlex.join(["ablation", "import", *words]),
+        "code": {"version": __version__},
+        "data": {"name": (ground_truth or table).name},
+        "data_profile": {},
+    }
+
+
+def _key(row: Row, params: dict[str, str], fingerprint: str) -> str:
+    """SHA-256 of everything that a line says."""
+    content = [row.arm, row.seed, row.state, row.reason, row.epoch, params, row.metrics, row.results]
+    return sha256_text(canonical_json([*content, fingerprint]))
+
+
+def _evaluated(row: Row, truth: dict[str, Any], new_ids: dict[int, int]) -> Row:
+    """The row with the metrics that its detections give."""
+    if row.detections is None:
+        return row
+    if not truth:
+        raise UsageError(f"{row.where}: names detections; give gt=FILE, the ground truth they belong to")
+    results = read_results(row.detections, truth, new_ids)
+    names = [category["name"] for category in truth["categories"]]
+    metrics = {f"val/{name}": value for name, value in coco_metrics(truth, results, names).metrics.items()}
+    for name, value in metrics.items():
+        if abs(row.metrics.get(name, value) - value) > ROUNDING:
+            raise DataError(
+                f"{row.where}: {name}: found {row.metrics[name]:g}, but {row.detections} gives {value:.4f}"
+            )
+    return replace(row, metrics=row.metrics | metrics, results=results)
+
+
+def _refuse_trained(study: str, out: Path, store: Store) -> None:
+    """A trained run shares weights and images with its seed's other arms; an imported one cannot."""
+    trained = [
+        path.parent
+        for path in sorted((out / safe_name(study)).glob("*/*/run.json"))
+        if RunFolder(path.parent).read_json("run.json").get("params", {}).get("source") != "import"
+    ]
+    where = str(trained[0]) if trained else ""
+    exists = store.sqlite_file is None or store.sqlite_file.exists()
+    if not where and exists and study in study_names(store):
+        recorded = [run for run in load_study(store, study).runs if run.params.get("source") != "import"]
+        where = f"run {recorded[0].run_id} in {store.uri}" if recorded else ""
+    if where:
+        raise UsageError(f"study={study}: has trained runs ({where}); import into a study of another name")
+
+
+def _write(folder: RunFolder, row: Row, run_facts: dict[str, Any], truth: dict[str, Any]) -> None:
+    """A run's folder, DONE last; one that is there already is left as it is."""
+    if folder.state in (*DONE_STATES, "FAILED", "KILLED"):
+        return
+    try:
+        folder.write_json("run.json", run_facts)
+        write_text(folder.file("config.yaml"), f"# imported: {run_facts['command']}\n")
+        folder.set_state("RUNNING")
+        if row.detections is not None:
+            folder.write_json("detections/ground_truth.json", truth)
+            folder.write_json("detections/val.json", row.results)
+        time_ms = folder.read_json("state.json")["started_ms"]
+        line = {"epoch": row.epoch, "time_ms": time_ms, "metrics": row.metrics}
+        write_text(folder.file("metrics.jsonl"), json.dumps(line) + "\n" if row.metrics else "")
+        folder.set_state(row.state, row.reason)
+    except OSError as error:
+        raise AblationError(f"{folder.path}: cannot be written: {error}") from None
