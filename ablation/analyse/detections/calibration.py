@@ -1,6 +1,6 @@
 """Do scores mean what they say: reliability, detection calibration error, undoing a loss's distortion.
 
-A detection is right where it matches an object at IoU .5 (see detections.py).
+A detection is right where it matches an object at IoU .5 (see matching.py).
 
     D-ECE = sum over bins of (n_bin / n) |precision of the bin - mean score of the bin|
 
@@ -44,11 +44,10 @@ def reliability(
         number_of = np.arange(len(scores)) * min(bins, len(scores)) // max(len(scores), 1)
     rows = []
     for index in np.unique(number_of):
-        own = number_of == index
-        low, high = (
-            (edges[index], edges[index + 1]) if scheme == "width" else (scores[own][0], scores[own][-1])
-        )
-        rows.append((float(low), float(high), int(own.sum()), scores[own].mean(), right[own].mean()))
+        inside = number_of == index
+        of_bin = scores[inside]
+        low, high = (edges[index], edges[index + 1]) if scheme == "width" else (of_bin[0], of_bin[-1])
+        rows.append((float(low), float(high), len(of_bin), of_bin.mean(), right[inside].mean()))
     return pd.DataFrame(rows, columns=["low", "high", "n", "score", "precision"])
 
 

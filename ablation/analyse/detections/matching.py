@@ -32,7 +32,7 @@ class Matches:
         detections: one row each, by image, class and falling score: image_id, category_id, score,
             objectness (NaN where the results have none), box (4 columns x1, y1, x2, y2), matched,
             ignored (bool), truth_id (0: none), iou (with its object; 0: none).
-        truths: one row per object: id, image_id, category_id, ignored, box as above, found (bool).
+        truths: one row per object: id, image_id, category_id, ignored, box as above, detected (bool).
         images: number of images, those without objects included.
         classes: category id -> name.
     """
@@ -88,7 +88,7 @@ def match(ground_truth: dict[str, Any], results: list[dict[str, Any]], iou: floa
             matched[row], ignored[row] = not crowd[truth_row], crowd[truth_row]
     detections = detections.assign(matched=matched, ignored=ignored, truth_id=truth_id, iou=best_iou)
     names = {int(item["id"]): str(item["name"]) for item in ground_truth["categories"]}
-    truths = truths.assign(found=taken & ~crowd)
+    truths = truths.assign(detected=taken & ~crowd)
     return Matches(detections, truths, len(ground_truth["images"]), dict(sorted(names.items())))
 
 

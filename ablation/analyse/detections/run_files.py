@@ -12,7 +12,7 @@ from ablation.errors import StoreError
 from ablation.files import sha256_file
 from ablation.records import StudyRecord
 
-T = TypeVar("T")
+Result = TypeVar("Result")
 
 Fetch = Callable[[str, str], Path | None]
 """(run_id, path within the run's folder) -> a local copy of that file, or None where there is none."""
@@ -43,12 +43,12 @@ class RunArtifacts:
         self._made: dict[tuple[str, str], Any] = {}
 
     def path(self, name: str, run_id: str) -> Path | None:
-        """A file of a run, such as "diagnostics/gradients.json"; None where it is nowhere."""
+        """A file of a run, such as "diagnostics/gradients.json"; None where there is none."""
         key = run_id, name
         if key not in self._paths:
             folder = self._folders.get(run_id)
-            own = folder / name if folder is not None else None
-            self._paths[key] = own if own is not None and own.is_file() else self._fetch(run_id, name)
+            local = folder / name if folder is not None else None
+            self._paths[key] = local if local is not None and local.is_file() else self._fetch(run_id, name)
         return self._paths[key]
 
     def has(self, name: str, run_id: str) -> bool:
@@ -63,9 +63,9 @@ class RunArtifacts:
         return self._json[key]
 
     def detections(self, run_id: str) -> list[dict[str, Any]] | None:
-        """The run's detections on val in COCO's result format, with `objectness`. Not kept in memory."""
-        found: list[dict[str, Any]] | None = self._read(DETECTIONS, run_id)
-        return found
+        """The run's detections on val in COCO's result format, with `objectness`; read anew at each call."""
+        results: list[dict[str, Any]] | None = self._read(DETECTIONS, run_id)
+        return results
 
     def ground_truth(self, run_id: str) -> dict[str, Any] | None:
         """What they are compared with, in COCO's format. Runs with equal files share one object."""
@@ -77,13 +77,13 @@ class RunArtifacts:
             self._truths[digest] = dict(self._read(GROUND_TRUTH, run_id) or {})
         return self._truths[digest]
 
-    def made(self, what: str, run_id: str, make: Callable[[], T]) -> T:
+    def made(self, what: str, run_id: str, make: Callable[[], Result]) -> Result:
         """The result of `make`, computed once for each `what` and run: several figures share matches."""
         key = what, run_id
         if key not in self._made:
             self._made[key] = make()
-        made: T = self._made[key]
-        return made
+        result: Result = self._made[key]
+        return result
 
     def _read(self, name: str, run_id: str) -> Any | None:
         path = self.path(name, run_id)

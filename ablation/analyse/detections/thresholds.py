@@ -12,6 +12,9 @@ import numpy as np
 
 from ablation.analyse.detections.matching import Floats, Matches
 
+GRID: Floats = np.round(np.arange(0.01, 1.0, 0.01), 2)
+"""The thresholds that are tried for the best one: a threshold to paste needs no more digits."""
+
 
 @dataclass(frozen=True)
 class ThresholdCurve:
@@ -30,51 +33,72 @@ class ThresholdCurve:
     false_per_image: Floats
 
     def f1_at(self, thresholds: Floats) -> Floats:
-        """F1 at any thresholds; 0 above the best score, where nothing is kept."""
-        kept = np.searchsorted(-self.threshold, -thresholds, side="right")
-        values: Floats = np.concatenate([[0.0], self.f1])[kept]
+        """F1 at any thresholds; 0 above the highest score, where every detection is dropped."""
+        passing = np.searchsorted(-self.threshold, -thresholds, side="right")
+        values: Floats = np.concatenate([[0.0], self.f1])[passing]
         return values
 
     def false_at_recall(self, recalls: Sequence[float]) -> Floats:
         """Wrong detections per image at the highest threshold that reaches each recall; NaN: none does."""
-        at = np.searchsorted(self.recall, np.asarray(recalls), side="left")
-        values = np.append(self.false_per_image, np.nan)
-        found: Floats = values[np.minimum(at, len(values) - 1)]
-        return found
+        first = np.searchsorted(self.recall, np.asarray(recalls), side="left")
+        values: Floats = np.append(self.false_per_image, np.nan)
+        return values[np.minimum(first, len(values) - 1)]
 
 
 @dataclass(frozen=True)
-class Best:
-    """The threshold with the highest F1; of several the highest threshold. NaN without detections."""
+class BestThreshold:
+    """The score from which on detections are best taken.
 
-    threshold: float
+    Attributes:
+        score: the threshold of GRID with the highest F1, averaged over the curves.
+        f1: that mean F1.
+        low, high: the lowest and the highest of the best thresholds of each curve alone.
+        curves: how many it rests on.
+    """
+
+    score: float
     f1: float
-    precision: float
-    recall: float
+    low: float
+    high: float
+    curves: int
 
 
 def threshold_curve(matches: Matches) -> ThresholdCurve:
     """Sweep the threshold over every score. Ignored objects, and what matched them, count nowhere."""
     counted = matches.counted
     score, right = counted["score"].to_numpy(), counted["matched"].to_numpy()
-    # Detections with one score are kept or dropped together.
+    # Detections with one score pass or fail together.
     last = np.flatnonzero(np.append(score[1:] != score[:-1], True)) if len(score) else np.zeros(0, np.int64)
     hits = np.cumsum(right)[last].astype(np.float64)
-    kept = (last + 1).astype(np.float64)
+    passing = (last + 1).astype(np.float64)
     objects = max(len(matches.objects), 1)
     return ThresholdCurve(
         threshold=score[last],
-        precision=hits / kept,
+        precision=hits / passing,
         recall=hits / objects,
-        f1=2 * hits / (kept + objects),
-        false_per_image=(kept - hits) / max(matches.images, 1),
+        f1=2 * hits / (passing + objects),
+        false_per_image=(passing - hits) / max(matches.images, 1),
     )
 
 
-def best_threshold(curve: ThresholdCurve) -> Best:
-    """The threshold with the highest F1."""
-    if not len(curve.threshold):
-        return Best(np.nan, np.nan, np.nan, np.nan)
-    at = int(curve.f1.argmax())
-    columns = (curve.threshold, curve.f1, curve.precision, curve.recall)
-    return Best(*(float(column[at]) for column in columns))
+def best_threshold(curves: Sequence[ThresholdCurve]) -> BestThreshold | None:
+    """The threshold with the highest mean F1; of equally good ones the middle one.
+
+    Well separated scores leave a range of equally good thresholds, and its middle is the safest.
+
+    Args:
+        curves: one for each run. Runs without a single detection say nothing about a threshold and are
+            left out; None where no run is left.
+    """
+    f1 = [curve.f1_at(GRID) for curve in curves if len(curve.threshold)]
+    if not f1:
+        return None
+    mean: Floats = np.mean(f1, axis=0)
+    best = _middle_of_highest(mean)
+    alone = [float(GRID[_middle_of_highest(values)]) for values in f1]
+    return BestThreshold(float(GRID[best]), float(mean[best]), min(alone), max(alone), len(f1))
+
+
+def _middle_of_highest(f1: Floats) -> int:
+    ties = np.flatnonzero(f1 == f1.max())
+    return int(ties[(len(ties) - 1) // 2])

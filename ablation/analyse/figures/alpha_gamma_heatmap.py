@@ -73,9 +73,9 @@ def _cell(ax: Axes, x: int, y: int, arm: pd.Series | None, norm: Normalize, comp
         box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
         ax.text(x, y, text or "no value", ha="center", va="center", fontsize=7, color=MUTED, bbox=box)
         return
-    shade = COLOURS(norm(float(arm["mean"])))
-    ax.add_patch(Rectangle(corner, 1, 1, facecolor=shade, edgecolor="white", linewidth=1.5))
-    luminance = 0.299 * shade[0] + 0.587 * shade[1] + 0.114 * shade[2]
+    colour = COLOURS(norm(float(arm["mean"])))
+    ax.add_patch(Rectangle(corner, 1, 1, facecolor=colour, edgecolor="white", linewidth=1.5))
+    luminance = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
     ink = "white" if luminance < 0.5 else "black"
     lines = _difference(arm, compared)
     top = y - 0.13 * len(lines)

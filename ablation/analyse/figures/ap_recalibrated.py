@@ -12,7 +12,7 @@ from ablation.analyse.view import StudyView
 RAW, RECALIBRATED = "val/AP", "val/AP_recalibrated"
 
 
-class ApUndistorted(Figure):
+class ApRecalibrated(Figure):
     name = "ap_recalibrated"
     title = "AP raw, and with the distortion of the score undone"
     caption = (
@@ -36,20 +36,19 @@ class ApUndistorted(Figure):
         ax = canvas.add_subplot()
         edge = ax.get_yaxis_transform()
         for row, arm in enumerate(arms["arm"]):
-            own = runs[runs["arm"] == arm]
-            raw, undone = own[RAW].to_numpy(np.float64), own[RECALIBRATED].to_numpy(np.float64)
-            for values, y in ((raw, row - 0.18), (undone, row + 0.18)):
+            of_arm = runs[runs["arm"] == arm]
+            raw, recalibrated = (of_arm[name].to_numpy(np.float64) for name in (RAW, RECALIBRATED))
+            for values, y in ((raw, row - 0.18), (recalibrated, row + 0.18)):
                 ax.plot(values, np.full(len(values), y), ".", color=MUTED, markersize=2.5)
-            change = float((undone - raw).mean())
+            change = float((recalibrated - raw).mean())
             colour = "black" if abs(change) < 5e-4 else BETTER if change > 0 else WORSE
-            ax.plot([raw.mean(), undone.mean()], [row, row], color=colour, linewidth=1.4)
+            ax.plot([raw.mean(), recalibrated.mean()], [row, row], color=colour, linewidth=1.4)
             ax.plot([raw.mean()], [row], "o", markerfacecolor="white", markeredgecolor=colour, markersize=5)
-            ax.plot([undone.mean()], [row], "o", color=colour, markersize=4)
-            ax.text(1.01, row, f"{signed(change)}, n = {len(own)}", va="center", fontsize=6.5, color=colour,
-                    transform=edge)  # fmt: skip
-        names = [
-            "BCE" if base else str(name) for base, name in zip(arms["baseline"], arms["setting"], strict=True)
-        ]
+            ax.plot([recalibrated.mean()], [row], "o", color=colour, markersize=4)
+            text = f"{signed(change)}, n = {len(of_arm)}"
+            ax.text(1.01, row, text, va="center", fontsize=6.5, color=colour, transform=edge)
+        settings = zip(arms["baseline"], arms["setting"], strict=True)
+        names = ["BCE" if is_baseline else str(setting) for is_baseline, setting in settings]
         ax.set_yticks(range(len(arms)), names, parse_math=False)
         ax.set(ylim=(len(arms) - 0.5, -0.5), xlabel="AP (hollow: raw; filled: undone)")
         ax.grid(axis="x")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib.figure import Figure as Canvas
 
 from ablation.analyse.detections.thresholds import threshold_curve
 from ablation.analyse.figures.shared.artifact_figures import DetectionFigure, legend
-from ablation.analyse.figures.shared.style import MUTED, WIDTH_IN, marker
+from ablation.analyse.figures.shared.style import MUTED, WIDTH_IN, series_marker
 from ablation.analyse.view import StudyView
 
 RECALLS = (0.5, 0.7, 0.8, 0.9)
@@ -30,19 +32,19 @@ class FalsePositives(DetectionFigure):
         step = 0.8 / len(arms)
         for index, arm in enumerate(arms):
             curves = [threshold_curve(matches) for matches in self.matches(view, arm)]
-            values = np.array([one.false_at_recall(RECALLS) for one in curves])
+            values = np.array([curve.false_at_recall(RECALLS) for curve in curves])
             for column in range(len(RECALLS)):
                 x = column - 0.4 + step * (index + 0.5)
-                own = values[:, column]
-                reached = own[np.isfinite(own)]
+                reached = values[np.isfinite(values[:, column]), column]
+                short = len(values) - len(reached)
                 ax.plot(np.full(len(reached), x), reached, ".", color=arm.colour, markersize=3, alpha=0.5)
                 if reached.size:
-                    ax.plot([x], [reached.mean()], marker(index), color=arm.colour, markersize=5)
-                if reached.size < own.size:
+                    ax.plot([x], [reached.mean()], series_marker(index), color=arm.colour, markersize=5)
+                if short:
                     top = ax.get_xaxis_transform()
                     ax.plot([x], [0.98], "x", color=arm.colour, markersize=4, transform=top)
-                    ax.text(x, 0.93, f"{own.size - reached.size}", color=arm.colour, fontsize=6, ha="center",
-                            va="top", transform=top)  # fmt: skip
+                    label: dict[str, Any] = {"fontsize": 6, "ha": "center", "va": "top", "transform": top}
+                    ax.text(x, 0.93, f"{short}", color=arm.colour, **label)
         for column in range(1, len(RECALLS)):
             ax.axvline(column - 0.5, color=MUTED, linewidth=0.3)
         ax.set_yscale("symlog", linthresh=0.1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,11 +21,11 @@ from ablation.analyse.figures.shared.grid import (
 from ablation.analyse.figures.shared.style import (
     BASELINE,
     WIDTH_IN,
-    colour,
     interval_bar,
     limits,
-    marker,
     number,
+    series_colour,
+    series_marker,
 )
 from ablation.analyse.view import StudyView
 
@@ -108,15 +109,12 @@ def _baseline(ax: Axes, view: StudyView, bce: pd.Series, x: float, gap: float) -
         label += f"\n{view.percent} [{number(low)}, {number(high)}]"
     ax.axhline(mean, color=BASELINE, linewidth=1, linestyle=(0, (4, 2)), label=label, zorder=2)
     interval_bar(ax, x, low, high, BASELINE)
-    seeds = _seeds(view, bce)
-    ax.plot(
-        [x - 0.18 * gap] * len(seeds), seeds, "o", color=BASELINE, markersize=3, alpha=0.35, markeredgewidth=0
-    )
+    _seed_dots(ax, x - 0.18 * gap, _seeds(view, bce), BASELINE, alpha=0.35)
     ax.plot([x], [mean], "o", color=BASELINE, markersize=5, zorder=5)
 
 
 def _line(ax: Axes, view: StudyView, cells: Grid, alpha: float, index: int, xs: list[float]) -> None:
-    shade = colour(index)
+    colour = series_colour(index)
     means: list[float] = []
     aside = 0.06 * float(min(np.diff(xs)))
     for x, gamma in zip(xs, cells.gammas, strict=True):
@@ -126,22 +124,24 @@ def _line(ax: Axes, view: StudyView, cells: Grid, alpha: float, index: int, xs: 
         if arm is None:
             continue
         if not arm["n"]:
-            _no_value(ax, x, shade)
+            _no_value(ax, x, colour)
             continue
-        interval_bar(ax, x, float(arm["low"]), float(arm["high"]), shade)
-        seeds = _seeds(view, arm)
-        ax.plot([x + aside] * len(seeds), seeds, "o", color=shade, markersize=3, alpha=0.4, markeredgewidth=0)
+        interval_bar(ax, x, float(arm["low"]), float(arm["high"]), colour)
+        _seed_dots(ax, x + aside, _seeds(view, arm), colour, alpha=0.4)
     label = f"focal, alpha = {alpha_name(alpha)}"
-    ax.plot(
-        xs, means, color=shade, marker=marker(index), markersize=5, linewidth=1.3, label=label, zorder=5,
-        markeredgecolor="white", markeredgewidth=0.5,
-    )  # fmt: skip
+    edge = {"markeredgecolor": "white", "markeredgewidth": 0.5}
+    line: dict[str, Any] = {"color": colour, "marker": series_marker(index), "markersize": 5, **edge}
+    ax.plot(xs, means, linewidth=1.3, label=label, zorder=5, **line)
 
 
-def _no_value(ax: Axes, x: float, shade: str) -> None:
+def _seed_dots(ax: Axes, x: float, values: list[float], colour: str, alpha: float) -> None:
+    ax.plot([x] * len(values), values, "o", color=colour, markersize=3, alpha=alpha, markeredgewidth=0)
+
+
+def _no_value(ax: Axes, x: float, colour: str) -> None:
     """An arm without a value is a result, so it is drawn: a cross on the axis."""
     bottom = ax.get_ylim()[0]
-    ax.plot([x], [bottom], "x", color=shade, markersize=6, markeredgewidth=1.4, clip_on=False, zorder=6)
+    ax.plot([x], [bottom], "x", color=colour, markersize=6, markeredgewidth=1.4, clip_on=False, zorder=6)
 
 
 def _counts(ax: Axes, cells: Grid, places: list[float], bce: pd.Series | None, bce_place: float) -> None:
@@ -152,14 +152,13 @@ def _counts(ax: Axes, cells: Grid, places: list[float], bce: pd.Series | None, b
         for place, gamma in zip(places, cells.gammas, strict=True):
             arm = cells.at(alpha, gamma)
             if arm is not None:
-                _count(ax, place, row, arm, colour(row))
+                _count(ax, place, row, arm, series_colour(row))
 
 
-def _count(ax: Axes, x: float, row: int, arm: pd.Series, shade: str) -> None:
+def _count(ax: Axes, x: float, row: int, arm: pd.Series, colour: str) -> None:
     text = f"n = {int(arm['n'])}"
     if arm["n"] < arm["n_planned"]:
         text += f" of {int(arm['n_planned'])}"
-    ax.annotate(
-        text, (x, 0), (0, -18 - 8 * row), xycoords=ax.get_xaxis_transform(), textcoords="offset points",
-        ha="center", va="top", fontsize=6, color=shade, annotation_clip=False,
-    )  # fmt: skip
+    place: dict[str, Any] = {"xycoords": ax.get_xaxis_transform(), "textcoords": "offset points"}
+    look: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": 6, "color": colour}
+    ax.annotate(text, (x, 0), (0, -18 - 8 * row), annotation_clip=False, **place, **look)

@@ -9,9 +9,9 @@ from ablation.analyse.detections.run_files import number
 from ablation.analyse.figures.shared.artifact_figures import (
     DiagnosticFigure,
     coarser,
-    curve,
     legend,
     middles,
+    plot_curves,
     probability_axis,
     shares,
 )
@@ -43,11 +43,11 @@ class GradientNorms(DiagnosticFigure):
             records = self.records(view, arm)
             sizes = 10 ** middles(records[0]["log10_edges"][::COARSER])
             counts = [np.add(r["positives"]["norms"], r["negatives"]["norms"]) for r in records]
-            curve(left, arm, sizes, [coarser(shares(values), COARSER) for values in counts])
+            plot_curves(left, arm, sizes, [coarser(shares(values), COARSER) for values in counts])
             wrong = middles(records[0]["logit_edges"][::COARSER])
             for ax, part in ((middle, "positives"), (right, "negatives")):
                 sums = [[number(value) for value in record[part]["gradient"]] for record in records]
-                curve(ax, arm, wrong, [coarser(shares(values), COARSER) for values in sums])
+                plot_curves(ax, arm, wrong, [coarser(shares(values), COARSER) for values in sums])
         left.set(xscale="log", yscale="log", xlabel="|dL/dz| of a cell", ylabel="share of cells per bin")
         left.set_ylim(1e-4, 1)
         left.set_title("all cells", loc="left")

@@ -43,8 +43,8 @@ class GradientShares(DiagnosticFigure):
             _stack(middle, epochs, terms, list(TERMS.values()))
             for values, (name, colour) in zip(groups, GROUPS.items(), strict=True):
                 edge = "#B08A4A" if name == "easy_negatives" else colour
-                bottom.plot(epochs, np.where(values > 0, values, np.nan), color=edge, linewidth=1.4,
-                            marker="o", markersize=2)  # fmt: skip
+                positive = np.where(values > 0, values, np.nan)
+                bottom.plot(epochs, positive, color=edge, linewidth=1.4, marker="o", markersize=2)
             bottom.set_yscale("log")
             bottom.grid(axis="y")
             bottom.set_xlabel("epoch")

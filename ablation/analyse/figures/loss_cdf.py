@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure as Canvas
 
-from ablation.analyse.figures.shared.artifact_figures import DiagnosticFigure, curve, legend
+from ablation.analyse.figures.shared.artifact_figures import DiagnosticFigure, legend, plot_curves
 from ablation.analyse.figures.shared.cdf import curves, hardest, panels
 from ablation.analyse.view import StudyView
 
@@ -26,9 +26,9 @@ class LossCdf(DiagnosticFigure):
         canvas, axes = panels(-(-len(arms) // 2))
         for arm in arms:
             records = self.records(view, arm)
-            own = [record["own"] for record in records]
+            of_own_model = [record["own"] for record in records]
             for ax, part in zip(axes, ("positives", "negatives", "negatives"), strict=True):
-                x, found = curves(own, records[0]["fractions"], part)
-                curve(ax, arm, *(hardest(x, found) if ax is axes[2] else (x, found)))
+                x, shares = curves(of_own_model, records[0]["fractions"], part)
+                plot_curves(ax, arm, *(hardest(x, shares) if ax is axes[2] else (x, shares)))
         legend(canvas, arms)
         return canvas

@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure as Canvas
 
-from ablation.analyse.figures.shared.artifact_figures import DiagnosticFigure, PlottedArm, curve
+from ablation.analyse.figures.shared.artifact_figures import DiagnosticFigure, PlottedArm, plot_curves
 from ablation.analyse.figures.shared.cdf import curves, hardest, panels
 from ablation.analyse.figures.shared.style import DASHES
 from ablation.analyse.view import StudyView
@@ -31,11 +31,12 @@ class LossCdfFixedModel(DiagnosticFigure):
 
     def applies(self, view: StudyView) -> str | None:
         reason = super().applies(view)
-        if reason is None and not all(
-            r["families"].get(FAMILY) for r in self.records(view, self.arms(view)[0])
-        ):
-            return f"the runs did not look at their models through the family of {FAMILY}"
-        return reason
+        if reason is not None:
+            return reason
+        records = self.records(view, self.arms(view)[0])
+        if not all(record["families"].get(FAMILY) for record in records):
+            return f"the runs did not measure their models' loss under each setting of {FAMILY}"
+        return None
 
     def draw(self, view: StudyView) -> Canvas:
         arm = self.arms(view)[0]
@@ -47,8 +48,8 @@ class LossCdfFixedModel(DiagnosticFigure):
             line = PlottedArm(arm.arm, label, arm.runs, arm.planned, colour, DASHES[index % len(DASHES)])
             family = [record["families"][FAMILY][label] for record in records]
             for ax, part in zip(axes, ("positives", "negatives", "negatives"), strict=True):
-                x, found = curves(family, records[0]["fractions"], part)
-                curve(ax, line, *(hardest(x, found) if ax is axes[2] else (x, found)))
+                x, shares = curves(family, records[0]["fractions"], part)
+                plot_curves(ax, line, *(hardest(x, shares) if ax is axes[2] else (x, shares)))
             handles.append((axes[0].lines[-1] if axes[0].lines else axes[1].lines[-1], label))
         names = [label.replace("=", " = ") for _, label in handles]
         canvas.legend([line for line, _ in handles], names, loc="outside lower center", ncols=5)

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure as Canvas
 
 from ablation.analyse.detections.matching import RECALLS, Matches, precision_curves
-from ablation.analyse.figures.shared.artifact_figures import DetectionFigure, Floats, curve, legend
+from ablation.analyse.figures.shared.artifact_figures import DetectionFigure, Floats, legend, plot_curves
 from ablation.analyse.figures.shared.style import WIDTH_IN
 from ablation.analyse.view import StudyView
 
@@ -38,8 +38,8 @@ class PrCurves(DetectionFigure):
         grid = canvas.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
         for ax, panel in zip(grid, panels, strict=False):
             for arm in arms:
-                found = [_precision(one, panel) for one in matches[arm.arm]]
-                curve(ax, arm, RECALLS, [one for one in found if one is not None])
+                curves = [_precision(detections, panel) for detections in matches[arm.arm]]
+                plot_curves(ax, arm, RECALLS, [values for values in curves if values is not None])
             title = "mean over classes" if panel is None else f"{first.classes[panel]} ({counts[panel]})"
             ax.set_title(title, loc="left", parse_math=False)
             ax.set(xlim=(0, 1), ylim=(0, 1.02))

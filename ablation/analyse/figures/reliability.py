@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ablation.analyse.detections.calibration import (
     Inversion,
+    Scheme,
     calibration_error,
     recalibrated_scores,
     reliability,
@@ -52,11 +53,7 @@ class Reliability(DetectionFigure):
                 ("score", "undone"), self._scored(view, arm), (RAW, RECALIBRATED), ("o", "s"), strict=True
             ):
                 _points(ax, scored, colour, mark, name)
-                errors = [
-                    np.mean([calibration_error(reliability(*one, scheme=scheme)) for one in scored])
-                    for scheme in ("width", "mass")
-                ]
-                lines.append(f"D-ECE {name}: {number(float(errors[0]))} / {number(float(errors[1]))}")
+                lines.append(f"D-ECE {name}: {_mean_error(scored, 'width')} / {_mean_error(scored, 'mass')}")
             ax.set_title("\n".join(lines), fontsize=6.5)
             ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
         for index, ax in enumerate(grid):
@@ -70,14 +67,20 @@ class Reliability(DetectionFigure):
 
     def _scored(self, view: StudyView, arm: PlottedArm) -> tuple[Scored, Scored]:
         """As the detections are, and with the distortion undone."""
-        raw, undone = [], []
+        raw, recalibrated = [], []
         for (_, run_id), matches in zip(arm.runs, self.matches(view, arm), strict=True):
             right = matches.counted["matched"].to_numpy()
             raw.append((matches.counted["score"].to_numpy(), right))
             record = artifacts_of(view).json(INVERSION, run_id)
             assert record is not None
-            undone.append((recalibrated_scores(matches, Inversion(record)), right))
-        return raw, undone
+            recalibrated.append((recalibrated_scores(matches, Inversion(record)), right))
+        return raw, recalibrated
+
+
+def _mean_error(scored: Scored, scheme: Scheme) -> str:
+    """D-ECE for people, the mean over the runs."""
+    tables = [reliability(scores, right, scheme=scheme) for scores, right in scored]
+    return number(float(np.mean([calibration_error(table) for table in tables])))
 
 
 def _points(ax: Axes, scored: Scored, colour: str, mark: str, name: str) -> None:

@@ -22,36 +22,37 @@ class ResponseSurface(Figure):
         "its surroundings is noise or a place where the surface is not smooth. Right: the probability that "
         "the best setting lies at each place, from joint draws; the outline holds 80% of it, "
         "the star is the highest expectation. A wide outline "
-        "means that these runs do not tell where the best is. Arms without alpha are on no place of this "
-        "plane and left out. {held}"
+        "means that these runs do not tell where the best is. Arms without alpha have no place "
+        "on this plane and are left out. {held}"
     )
 
     def applies(self, view: StudyView) -> str | None:
         return why_no_surface(view)
 
     def draw(self, view: StudyView) -> Canvas:
-        found = points(view)
-        surface = fit(found, generator(0, "response surface"))
+        runs = points(view)
+        surface = fit(runs, generator(0, "response surface"))
         canvas = Canvas(figsize=(WIDTH_IN, 2.9), layout="constrained")
         left, right = canvas.subplots(1, 2, sharey=True)
-        arms = found.groupby(["gamma", "logit"])["value"].agg(["mean", "count"]).reset_index()
+        arms = runs.groupby(["gamma", "logit"])["value"].agg(["mean", "count"]).reset_index()
         low = min(float(surface.mean.min()), float(arms["mean"].min()))
         high = max(float(surface.mean.max()), float(arms["mean"].max()))
         levels = np.linspace(low, high + 1e-9, 12)
         filled = left.contourf(surface.gammas, surface.logits, surface.mean, levels, cmap="viridis")
-        left.scatter(arms["gamma"], arms["logit"], c=arms["mean"], vmin=low, vmax=high, cmap="viridis",
-                     edgecolors="white", linewidths=0.9, s=34, zorder=3, clip_on=False)  # fmt: skip
+        colours = {"c": arms["mean"], "vmin": low, "vmax": high, "cmap": "viridis"}
+        dot = {"edgecolors": "white", "linewidths": 0.9, "s": 34, "zorder": 3, "clip_on": False}
+        left.scatter(arms["gamma"], arms["logit"], **colours, **dot)
+        label = {"fontsize": 5.5, "textcoords": "offset points", "color": "white"}
         for _, arm in arms.iterrows():
-            left.annotate(f"{int(arm['count'])}", (arm["gamma"], arm["logit"]), (5, 3), fontsize=5.5,
-                          textcoords="offset points", color="white")  # fmt: skip
+            left.annotate(f"{int(arm['count'])}", (arm["gamma"], arm["logit"]), (5, 3), **label)
         bar = canvas.colorbar(filled, ax=left, ticks=[low, (low + high) / 2, high], aspect=24, pad=0.02)
         bar.ax.set_yticklabels([number(v) for v in (low, (low + high) / 2, high)])
-        left.set_title(f"expected {view.metric}; one run varies by ± {number(surface.noise)}", loc="left",
-                       fontsize=8)  # fmt: skip
+        title = f"expected {view.metric}; one run varies by ± {number(surface.noise)}"
+        left.set_title(title, loc="left", fontsize=8)
         _best(right, surface)
         for ax in (left, right):
             ax.set_xlabel("focusing parameter gamma")
-            alphas = sorted(set(found["alpha"]))
+            alphas = sorted(set(runs["alpha"]))
             ax.set_yticks([float(np.log(a / (1 - a))) for a in alphas], [f"{a:g}" for a in alphas])
         left.set_ylabel("weight of positives alpha")
         return canvas

@@ -36,10 +36,10 @@ class ScoreInversion(DiagnosticFigure):
         for arm in arms:
             eta = Inversion(self.records(view, arm)[0])(scores)
             width = 2.0 if arm.label == "BCE" else 1.4
-            plain.plot(scores, eta, color=arm.colour, linestyle=arm.style, linewidth=width)
             inside = (eta > 1e-4) & (eta < 1 - 1e-4)
-            logits.plot(LOGITS[inside], logit(eta[inside]), color=arm.colour, linestyle=arm.style,
-                        linewidth=width)  # fmt: skip
+            line = {"color": arm.colour, "linestyle": arm.style, "linewidth": width}
+            plain.plot(scores, eta, **line)
+            logits.plot(LOGITS[inside], logit(eta[inside]), **line)
         plain.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
         logits.set(xlim=(-8, 8), ylim=(-8, 8), aspect="equal")
         probability_axis(logits, 0.001)

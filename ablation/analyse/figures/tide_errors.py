@@ -31,11 +31,11 @@ class TideErrors(DetectionFigure):
         left, right = canvas.subplots(1, 2, sharey=True)
         step = 0.8 / len(arms)
         for index, arm in enumerate(arms):
-            found = self._errors(view, arm)
+            errors_of_runs = self._errors(view, arm)
             for row, kind in enumerate(TYPES):
                 y = row - 0.4 + step * (index + 0.5)
-                costs = np.array([one.cost[kind] for one, _ in found])
-                counts = np.array([one.counts[kind] / images for one, images in found])
+                costs = np.array([run.cost[kind] for run, _ in errors_of_runs])
+                counts = np.array([run.counts[kind] / images for run, images in errors_of_runs])
                 for ax, values in ((left, costs), (right, counts)):
                     ax.barh(y, values.mean(), step * 0.85, color=arm.colour, alpha=0.75, linewidth=0)
                     ax.plot(values, np.full(len(values), y), ".", color="black", markersize=1.8)
@@ -54,8 +54,8 @@ class TideErrors(DetectionFigure):
 
     def _errors(self, view: StudyView, arm: PlottedArm) -> list[tuple[Errors, int]]:
         """The errors of each run, and its number of images."""
-        found = []
-        for (_, run_id), matches in zip(arm.runs, self.matches(view, arm), strict=True):
-            made = artifacts_of(view).made("tide", run_id, partial(errors, matches))
-            found.append((made, matches.images))
-        return found
+        artifacts = artifacts_of(view)
+        return [
+            (artifacts.made("tide", run_id, partial(errors, matches)), matches.images)
+            for (_, run_id), matches in zip(arm.runs, self.matches(view, arm), strict=True)
+        ]

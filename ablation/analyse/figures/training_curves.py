@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from ablation.analyse.figures.shared.base import Figure
-from ablation.analyse.figures.shared.style import BASELINE, WIDTH_IN, colour, dash
+from ablation.analyse.figures.shared.style import BASELINE, WIDTH_IN, series_colour, series_dash
 from ablation.analyse.tables import table
 from ablation.analyse.tables.settings import LOSS, format_setting
 from ablation.analyse.view import StudyView
@@ -47,7 +47,7 @@ class TrainingCurves(Figure):
         for ax, (title, arms) in zip(grid, panels, strict=True):
             for arm, label in arms:
                 index = labels.index(label)
-                _curve(ax, view, points, arm, label, colour(index), dash(index), width=1.5)
+                _curve(ax, view, points, arm, label, series_colour(index), series_dash(index), width=1.5)
             if view.baseline is not None and (points["arm"] == view.baseline).any():
                 _curve(ax, view, points, view.baseline, "BCE", BASELINE, "-", width=2.2)
             ax.set_title(title, loc="left")
@@ -96,18 +96,18 @@ def _curve(
     style: str,
     width: float,
 ) -> None:
-    own = points[points["arm"] == arm].pivot(index="epoch", columns="seed", values="value")
+    curves = points[points["arm"] == arm].pivot(index="epoch", columns="seed", values="value")
     planned = int(view.arms.loc[view.arms["arm"] == arm, "n_planned"].iloc[0])
-    if own.empty:
+    if curves.empty:
         # Named in the legend, so that an arm that diverged does not just vanish.
         ax.plot(
             [], [], color=colour, linewidth=width, linestyle=style, label=f"{label}: 0 of {planned} finished"
         )
         return
-    for seed in own.columns:
-        line = own[seed].dropna()
+    for seed in curves.columns:
+        line = curves[seed].dropna()
         ax.plot(line.index, line, color=colour, linewidth=0.6, alpha=0.45, linestyle=style, zorder=2)
-    mean = own.dropna().mean(axis=1)
-    count = f"n = {own.shape[1]}" + (f" of {planned}" if planned > own.shape[1] else "")
+    mean = curves.dropna().mean(axis=1)
+    count = f"n = {curves.shape[1]}" + (f" of {planned}" if planned > curves.shape[1] else "")
     label = f"{label} ({count})"
     ax.plot(mean.index, mean, color=colour, linewidth=width, linestyle=style, label=label, zorder=3)

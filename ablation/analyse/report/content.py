@@ -146,7 +146,7 @@ def _snippets(view: StudyView, verdict: StudyVerdict, artifacts: RunArtifacts) -
         best = use.arm_threshold(view, arm, artifacts)
         about += ". Overrides for ablation train"
         if best is not None:
-            spread = f", seeds alone {best.low:.2f} to {best.high:.2f}" if best.seeds > 1 else ""
+            spread = f", seeds alone {best.low:.2f} to {best.high:.2f}" if best.curves > 1 else ""
             about += (
                 ", and the score threshold with the highest mean F1 on val "
                 f"(F1 {best.f1:.3f} at IoU 0.5{spread})"

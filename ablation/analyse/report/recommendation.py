@@ -4,66 +4,20 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass
 
-import numpy as np
-
-from ablation.analyse.detections.matching import Floats, matches_of
+from ablation.analyse.detections.matching import matches_of
 from ablation.analyse.detections.run_files import RunArtifacts
-from ablation.analyse.detections.thresholds import threshold_curve
+from ablation.analyse.detections.thresholds import BestThreshold, best_threshold, threshold_curve
 from ablation.analyse.tables import table
 from ablation.analyse.tables.settings import format_setting, is_setting, parse_setting
 from ablation.analyse.view import StudyView
 from ablation.records import RunRecord
 
-GRID = np.round(np.arange(0.01, 1.0, 0.01), 2)
-"""The thresholds that are tried: a threshold to paste needs no more digits."""
 
-
-@dataclass(frozen=True)
-class ArmThreshold:
-    """The score from which on an arm's detections are best taken.
-
-    Attributes:
-        score: the threshold of GRID with the highest F1 at IoU 0.5, averaged over the arm's seeds; of
-            equally good ones the middle one.
-        f1: that F1.
-        low, high: the lowest and highest of the seeds' own best thresholds.
-        seeds: how many runs it rests on.
-    """
-
-    score: float
-    f1: float
-    low: float
-    high: float
-    seeds: int
-
-
-def arm_threshold(view: StudyView, arm: str, artifacts: RunArtifacts) -> ArmThreshold | None:
-    """One threshold for all seeds of an arm; None where no run kept its detections."""
-    curves = []
-    for run in valid_runs(view, arm):
-        matches = matches_of(artifacts, run.run_id)
-        if matches is not None and len(matches.counted):
-            curves.append(threshold_curve(matches).f1_at(GRID))
-    if not curves:
-        return None
-    mean = np.mean(curves, axis=0)
-    best = _highest(mean)
-    seed_scores = [float(GRID[_highest(curve)]) for curve in curves]
-    return ArmThreshold(
-        score=float(GRID[best]),
-        f1=float(mean[best]),
-        low=min(seed_scores),
-        high=max(seed_scores),
-        seeds=len(curves),
-    )
-
-
-def _highest(f1: Floats) -> int:
-    """Well separated scores leave a range of equally good thresholds; its middle is the safest."""
-    ties = np.flatnonzero(f1 == f1.max())
-    return int(ties[(len(ties) - 1) // 2])
+def arm_threshold(view: StudyView, arm: str, artifacts: RunArtifacts) -> BestThreshold | None:
+    """One threshold at IoU 0.5 for all seeds of an arm; None where no run has detections."""
+    matches = [matches_of(artifacts, run.run_id) for run in valid_runs(view, arm)]
+    return best_threshold([threshold_curve(detections) for detections in matches if detections is not None])
 
 
 def valid_runs(view: StudyView, arm: str) -> list[RunRecord]:

@@ -53,7 +53,7 @@ def class_balance(audit: Audit) -> Figure:
         places = np.arange(len(order)) + (index - (count - 1) / 2) * height
         # The axis begins at 0.5, so that one box is a bar and none is not.
         lengths = [max(value - 0.5, 0) for value in values]
-        ax.barh(places, lengths, height * 0.9, left=0.5, label=split, color=style.colour(index))
+        ax.barh(places, lengths, height * 0.9, left=0.5, label=split, color=style.series_colour(index))
         for place, value in zip(places, values, strict=True):
             ax.text(max(value, 0.5), place, f" {value:,}", va="center", fontsize=6.5, color=style.MUTED)
         largest = max(largest, *values)

@@ -113,13 +113,25 @@ def test_f1_by_hand() -> None:
     assert curve.precision == pytest.approx([1, 0.5, 2 / 3]) and curve.recall == pytest.approx(
         [1 / 3, 1 / 3, 2 / 3]
     )
-    assert thresholds.best_threshold(curve) == thresholds.Best(
-        *[pytest.approx(v) for v in (0.6, 2 / 3, 2 / 3, 2 / 3)]
-    )
     assert curve.f1_at(np.array([0.95, 0.9, 0.85, 0.7, 0.0])) == pytest.approx([0, 0.5, 0.5, 0.4, 2 / 3])
     # One wrong detection in two images; two thirds of the objects is the most that is reached.
     assert curve.false_at_recall([0.3, 0.5, 0.7])[:2] == pytest.approx([0, 0.5])
     assert math.isnan(curve.false_at_recall([0.7])[0])
+
+
+def test_the_best_threshold_is_the_middle_of_the_equally_good_ones_with_the_highest_mean_f1() -> None:
+    """HAND: three objects. Run 1 is best from .11 to .60, run 2 from .21 to .80, both from .21 to .60."""
+    box, nowhere = [0, 0, 10, 10], [80, 80, 10, 10]
+    low = found((1, 1, box, 0.6), (2, 1, box, 0.6), (1, 1, nowhere, 0.1))
+    high = found((1, 1, box, 0.8), (2, 1, box, 0.8), (1, 1, nowhere, 0.2))
+    first, second = (thresholds.threshold_curve(match(HAND, results)) for results in (low, high))
+    assert thresholds.best_threshold([first]) == thresholds.BestThreshold(
+        0.35, pytest.approx(0.8), 0.35, 0.35, 1
+    )
+    empty = thresholds.threshold_curve(match(HAND, []))
+    both = thresholds.best_threshold([first, empty, second])
+    assert both == thresholds.BestThreshold(0.4, pytest.approx(0.8), 0.35, 0.5, 2)
+    assert thresholds.best_threshold([]) is None
 
 
 def test_equal_scores_are_kept_or_dropped_together() -> None:
@@ -131,7 +143,7 @@ def test_equal_scores_are_kept_or_dropped_together() -> None:
 def test_no_detections_are_a_result() -> None:
     matches = match(HAND, [])
     assert average_precision(matches) == 0
-    assert math.isnan(thresholds.best_threshold(thresholds.threshold_curve(matches)).f1)
+    assert thresholds.best_threshold([thresholds.threshold_curve(matches)]) is None
     table = calibration.reliability(np.zeros(0), np.zeros(0, bool))
     assert table.empty and math.isnan(calibration.calibration_error(table))
     assert tide.errors(matches).counts["missed"] == 3 and tide.errors(matches).cost["missed"] == 1

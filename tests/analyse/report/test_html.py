@@ -14,6 +14,7 @@ from helpers.synthetic import bce, focal, run, study, with_state
 
 from ablation.analyse import figures
 from ablation.analyse.detections.run_files import RunArtifacts
+from ablation.analyse.detections.thresholds import BestThreshold
 from ablation.analyse.report import html
 from ablation.analyse.report import recommendation as use
 from ablation.analyse.report.data_section import about_data
@@ -253,7 +254,7 @@ def test_an_arms_threshold_is_the_middle_of_its_seeds(tmp_path: Path) -> None:
     view = study_view(record)
     best = use.arm_threshold(view, "bce", artifacts)
     # Between the false detections (0.05) and the true ones (0.7) nothing changes: 0.06 to 0.70.
-    assert best == use.ArmThreshold(score=0.38, f1=1.0, low=0.38, high=0.38, seeds=6)
+    assert best == BestThreshold(score=0.38, f1=1.0, low=0.38, high=0.38, curves=6)
     assert use.arm_threshold(view, "bce", RunArtifacts(record)) is None
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ablation.analyse.detections.matching import Matches, matches_of
 from ablation.analyse.detections.run_files import DETECTIONS, GROUND_TRUTH, RunArtifacts
 from ablation.analyse.figures.shared.base import Figure
-from ablation.analyse.figures.shared.style import BASELINE, colour, dash
+from ablation.analyse.figures.shared.style import BASELINE, series_colour, series_dash
 from ablation.analyse.view import StudyView
 
 Floats = NDArray[np.float64]
@@ -76,23 +76,23 @@ def plotted_arms(view: StudyView, files: Sequence[str] = (), most: int = MOST) -
     arms = view.arms[view.arms["arm"].isin(list(runs))]
     columns = zip(arms["arm"], arms["loss"], arms["mean"], strict=True)
     chosen = _chosen([(str(arm), str(loss), float(mean)) for arm, loss, mean in columns], view.baseline, most)
-    shown: list[PlottedArm] = []
+    plotted: list[PlottedArm] = []
     for arm, setting, planned in zip(arms["arm"], arms["setting"], arms["n_planned"], strict=True):
         if arm not in chosen:
             continue
-        others = len([other for other in shown if other.arm != view.baseline])
-        base = arm == view.baseline
-        shown.append(
+        is_baseline = arm == view.baseline
+        index = sum(before.arm != view.baseline for before in plotted)
+        plotted.append(
             PlottedArm(
                 arm=str(arm),
-                label="BCE" if base else str(setting),
+                label="BCE" if is_baseline else str(setting),
                 runs=tuple(runs[str(arm)]),
                 planned=int(planned),
-                colour=BASELINE if base else colour(others),
-                style="-" if base else dash(others),
+                colour=BASELINE if is_baseline else series_colour(index),
+                style="-" if is_baseline else series_dash(index),
             )
         )
-    return shown
+    return plotted
 
 
 def _chosen(arms: list[tuple[str, str, float]], baseline: str | None, most: int) -> set[str]:
@@ -123,7 +123,7 @@ class ArtifactFigure(Figure):
     def applies(self, view: StudyView) -> str | None:
         """Needs one arm with a finished run that left the files."""
         if view.artifacts is None:
-            return "the files of the runs are not at hand"
+            return "the files of the runs were not loaded"
         if not self.arms(view):
             return f"no finished run left {' and '.join(self.files)}"
         return None
@@ -135,10 +135,10 @@ class ArtifactFigure(Figure):
     def caption_for(self, view: StudyView) -> str:
         """Adds which arms are shown, where not all are."""
         caption = super().caption_for(view)
-        total, shown = int((view.arms["n"] > 0).sum()), len(self.arms(view))
-        if 0 < shown < total:
+        total, plotted = int((view.arms["n"] > 0).sum()), len(self.arms(view))
+        if 0 < plotted < total:
             caption += (
-                f" Shown: {shown} of {total} arms (the baseline, the best of each loss by {view.metric}, "
+                f" Shown: {plotted} of {total} arms (the baseline, the best of each loss by {view.metric}, "
                 "and arms spread through the ranking down to the worst)."
             )
         return caption
@@ -147,11 +147,10 @@ class ArtifactFigure(Figure):
 class DiagnosticFigure(ArtifactFigure):
     """A figure of one JSON file that each run left."""
 
-    def records(self, view: StudyView, shown: PlottedArm) -> list[dict[str, Any]]:
+    def records(self, view: StudyView, arm: PlottedArm) -> list[dict[str, Any]]:
         """The file's content for each run of the arm."""
-        assert view.artifacts is not None
-        found = [view.artifacts.json(self.files[0], run_id) for _, run_id in shown.runs]
-        return [record for record in found if record is not None]
+        records = [artifacts_of(view).json(self.files[0], run_id) for _, run_id in arm.runs]
+        return [record for record in records if record is not None]
 
 
 class DetectionFigure(ArtifactFigure):
@@ -159,11 +158,10 @@ class DetectionFigure(ArtifactFigure):
 
     files: ClassVar[tuple[str, ...]] = (DETECTIONS, GROUND_TRUTH)
 
-    def matches(self, view: StudyView, shown: PlottedArm) -> list[Matches]:
+    def matches(self, view: StudyView, arm: PlottedArm) -> list[Matches]:
         """Of each run of the arm."""
-        assert view.artifacts is not None
-        found = [matches_of(view.artifacts, run_id) for _, run_id in shown.runs]
-        return [matches for matches in found if matches is not None]
+        matches = [matches_of(artifacts_of(view), run_id) for _, run_id in arm.runs]
+        return [detections for detections in matches if detections is not None]
 
 
 def artifacts_of(view: StudyView) -> RunArtifacts:
@@ -172,21 +170,15 @@ def artifacts_of(view: StudyView) -> RunArtifacts:
     return view.artifacts
 
 
-def curve(ax: Axes, shown: PlottedArm, x: Floats, curves: Sequence[Floats], **options: Any) -> None:
+def plot_curves(ax: Axes, arm: PlottedArm, x: Floats, curves: Sequence[Floats], **options: Any) -> None:
     """The mean of an arm's curves over its seeds, thick, and each of them, thin."""
-    width = 2.0 if shown.colour == BASELINE else 1.4
+    line = {"color": arm.colour, "linestyle": arm.style, **options}
     if len(curves) > 1:
         for values in curves:
-            ax.plot(x, values, color=shown.colour, linewidth=0.5, alpha=0.4, linestyle=shown.style, **options)
+            ax.plot(x, values, linewidth=0.5, alpha=0.4, **line)
     if len(curves):
-        ax.plot(
-            x,
-            np.mean(np.stack(list(curves)), axis=0),
-            color=shown.colour,
-            linewidth=width,
-            linestyle=shown.style,
-            **options,
-        )
+        mean = np.mean(np.stack(list(curves)), axis=0)
+        ax.plot(x, mean, linewidth=2.0 if arm.colour == BASELINE else 1.4, **line)
 
 
 def legend(canvas: Canvas, arms: Sequence[PlottedArm], columns: int = 2) -> None:

@@ -35,11 +35,11 @@ def curves(
     records: Sequence[dict[str, Any]], fractions: Sequence[float], part: str
 ) -> tuple[Floats, list[Floats]]:
     """The fractions and each run's curve of "positives" or "negatives"; runs without one are left out."""
-    found = [np.asarray(record[part], np.float64) for record in records if record[part] is not None]
-    return np.asarray(fractions, np.float64), found
+    shares = [np.asarray(record[part], np.float64) for record in records if record[part] is not None]
+    return np.asarray(fractions, np.float64), shares
 
 
-def hardest(x: Floats, found: Sequence[Floats]) -> tuple[Floats, list[Floats]]:
+def hardest(x: Floats, shares: Sequence[Floats]) -> tuple[Floats, list[Floats]]:
     """The same curves seen from their other end: what the hardest f of the cells hold."""
     inside = x < 1
-    return 1 - x[inside], [1 - values[inside] for values in found]
+    return 1 - x[inside], [1 - values[inside] for values in shares]

@@ -42,11 +42,9 @@ def why_no_grid(view: StudyView) -> str | None:
         return f"no focal arm has a finished run with {view.metric}"
     cells = [(_key(alpha), gamma) for alpha, gamma in zip(_alphas(arms), arms["loss.gamma"], strict=True)]
     for cell in cells:
-        if cells.count(cell) > 1:
-            twice = [arm for arm, other in zip(arms["arm"], cells, strict=True) if other == cell]
-            return (
-                f"the arms {', '.join(twice)} have the same alpha and gamma, so they differ in something else"
-            )
+        same = [arm for arm, place in zip(arms["arm"], cells, strict=True) if place == cell]
+        if len(same) > 1:
+            return f"the arms {', '.join(same)} have the same alpha and gamma and differ in something else"
     return None
 
 
@@ -75,7 +73,7 @@ def alpha_name(alpha: float) -> str:
 
 
 def losses_of_runs(arm: pd.Series) -> str:
-    """What befell the runs of an arm that have no value: '1 diverged, 1 missing', or ''."""
+    """The runs of an arm without a value, by the reason: '1 diverged, 1 missing', or ''."""
     kinds = ("diverged", "failed", "unfinished", "missing")
     return ", ".join(f"{int(arm[f'n_{kind}'])} {kind}" for kind in kinds if arm[f"n_{kind}"])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.style
@@ -44,7 +45,7 @@ STYLE = {
 
 def house_style() -> AbstractContextManager[None]:
     """Matplotlib's defaults with STYLE, whatever the user's matplotlibrc says."""
-    return mpl.style.context(["default", STYLE])  # type: ignore[list-item]
+    return mpl.style.context(["default", STYLE])
 
 
 def number(value: float) -> str:
@@ -59,17 +60,17 @@ def signed(value: float) -> str:
     return number(value) if not math.isfinite(value) or value < 0 else f"+{number(value)}"
 
 
-def colour(index: int) -> str:
+def series_colour(index: int) -> str:
     """The colour of the index-th series; with a new dash pattern after each round."""
     return OKABE_ITO[index % len(OKABE_ITO)]
 
 
-def dash(index: int) -> str:
+def series_dash(index: int) -> str:
     """The line style of the index-th series."""
     return DASHES[index // len(OKABE_ITO) % len(DASHES)]
 
 
-def marker(index: int) -> str:
+def series_marker(index: int) -> str:
     """The marker of the index-th series: shape repeats what colour says."""
     return MARKERS[index % len(MARKERS)]
 
@@ -100,5 +101,5 @@ def interval_bar(ax: Axes, x: float, low: float, high: float, colour: str, width
         (inside[1], top, high > top, "^"),
     ):
         place, shape, size = (edge, arrow, 4.5) if clipped else (end, "_", 4)
-        mark = {"marker": shape, "markersize": size, "markeredgewidth": width * 0.8}
+        mark: dict[str, Any] = {"marker": shape, "markersize": size, "markeredgewidth": width * 0.8}
         ax.plot([x], [place], color=colour, linestyle="none", clip_on=False, zorder=4, **mark)

@@ -40,27 +40,30 @@ class Surface:
 
 
 def points(view: StudyView) -> pd.DataFrame:
-    """Every run of focal loss that counts: columns gamma, alpha, logit, value, seed.
+    """Every valid run of focal loss: columns gamma, alpha, logit, value, seed.
 
-    Runs without alpha are left out: they weigh both labels by 1, which is alpha 0.5 at twice the scale
-    and so no point of this plane. So are alpha 0 and 1, which lie at infinity.
+    Runs without alpha weigh both labels by 1, which is alpha 0.5 at twice the scale: they have no place on
+    this plane and are left out. So are alpha 0 and 1, which lie at infinity.
     """
     arms = focal_arms(view)
     arms = arms[arms["loss.alpha"].between(0, 1, inclusive="neither")] if "loss.alpha" in arms else arms[:0]
     rows = view.runs[view.runs["valid"] & view.runs["arm"].isin(arms["arm"])]
     rows = rows[rows[view.metric].notna()] if len(rows) else rows
-    alpha = rows["loss.alpha"].astype(float) if len(rows) else pd.Series(dtype=float)
-    return pd.DataFrame({
-        "gamma": rows["loss.gamma"].astype(float) if len(rows) else pd.Series(dtype=float),
-        "alpha": alpha, "logit": np.log(alpha / (1 - alpha)), "seed": rows["seed"],
-        "value": rows[view.metric].astype(float) if len(rows) else pd.Series(dtype=float),
-    }).reset_index(drop=True)  # fmt: skip
+    empty = pd.Series(dtype=float)
+    alpha = rows["loss.alpha"].astype(float) if len(rows) else empty
+    columns = {
+        "gamma": rows["loss.gamma"].astype(float) if len(rows) else empty,
+        "alpha": alpha,
+        "logit": np.log(alpha / (1 - alpha)),
+        "seed": rows["seed"],
+        "value": rows[view.metric].astype(float) if len(rows) else empty,
+    }
+    return pd.DataFrame(columns).reset_index(drop=True)
 
 
 def why_no_surface(view: StudyView) -> str | None:
     """None where a surface can be fitted, else the reason."""
-    found = points(view)
-    arms = found[["gamma", "alpha"]].drop_duplicates()
+    arms = points(view)[["gamma", "alpha"]].drop_duplicates()
     if len(arms) < MIN_ARMS:
         return f"a surface needs {MIN_ARMS} finished focal arms with an alpha, the study has {len(arms)}"
     if arms["gamma"].nunique() < 2 or arms["alpha"].nunique() < 2:
@@ -68,7 +71,7 @@ def why_no_surface(view: StudyView) -> str | None:
     return None
 
 
-def fit(found: pd.DataFrame, generator: np.random.Generator) -> Surface:
+def fit(runs: pd.DataFrame, generator: np.random.Generator) -> Surface:
     """Gaussian process: Matern 5/2 with a length for each axis, plus white noise estimated from the seeds.
 
     Axes are scaled to [0, 1] and the values to mean 0 and SD 1; lengths, height and noise maximise the
@@ -76,7 +79,7 @@ def fit(found: pd.DataFrame, generator: np.random.Generator) -> Surface:
     the arms' means.
 
     Args:
-        found: as from points.
+        runs: as from points.
         generator: for the draws behind `best`.
 
     Source: Rasmussen and Williams, "Gaussian Processes for Machine Learning", 2006.
@@ -85,9 +88,9 @@ def fit(found: pd.DataFrame, generator: np.random.Generator) -> Surface:
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
-    own = found["value"] - found.groupby(["gamma", "alpha"])["value"].transform("mean")
-    value = (found["value"] - own.groupby(found["seed"]).transform("mean")).to_numpy(float)
-    axes = [found["gamma"].to_numpy(float), found["logit"].to_numpy(float)]
+    deviation = runs["value"] - runs.groupby(["gamma", "alpha"])["value"].transform("mean")
+    value = (runs["value"] - deviation.groupby(runs["seed"]).transform("mean")).to_numpy(float)
+    axes = [runs["gamma"].to_numpy(float), runs["logit"].to_numpy(float)]
     low, span = [float(axis.min()) for axis in axes], [float(np.ptp(axis)) for axis in axes]
     x = np.column_stack([(axis - a) / s for axis, a, s in zip(axes, low, span, strict=True)])
     height = float(value.std()) or 1.0
@@ -109,9 +112,13 @@ def fit(found: pd.DataFrame, generator: np.random.Generator) -> Surface:
     best = np.bincount(draws.argmax(axis=1), minlength=len(grid)) / len(draws)
     shape = (POINTS, POINTS)
     return Surface(
-        low[0] + span[0] * unit, low[1] + span[1] * unit, mean.reshape(shape) * height + value.mean(),
-        spread.reshape(shape) * height, best.reshape(shape), math.sqrt(noise) * height,
-    )  # fmt: skip
+        gammas=low[0] + span[0] * unit,
+        logits=low[1] + span[1] * unit,
+        mean=mean.reshape(shape) * height + value.mean(),
+        sd=spread.reshape(shape) * height,
+        best=best.reshape(shape),
+        noise=math.sqrt(noise) * height,
+    )
 
 
 def _draws(mean: Floats, covariance: Floats, generator: np.random.Generator) -> Floats:
