@@ -86,7 +86,8 @@ def _cell(ax: Axes, x: int, y: int, arm: pd.Series | None, norm: Normalize, comp
 
 
 def _difference(arm: pd.Series, compared: bool) -> list[str]:
-    pairs = int(arm["n_pairs"])
+    compared = compared and "n_pairs" in arm.index  # a view that was not judged has no differences
+    pairs = int(arm["n_pairs"]) if compared else 0
     count = f"n = {pairs if compared and pairs else int(arm['n'])}"
     lost = losses_of_runs(arm)
     last = ", ".join(text for text in (count, lost) if text)

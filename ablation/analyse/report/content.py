@@ -57,7 +57,7 @@ def build(
         snippets=_snippets(view, verdict, artifacts),
         use_text=_use_text(verdict),
         arms=replace(shown, marked=marked),
-        arm_notes=list(text.notes(view)),
+        arm_notes=list(text.notes(view, verdict)),
         pictures=[
             picture(figure.name, figure.title, figure.caption_for(view), drawn[figure.name])
             for figure in known if figure.name in drawn

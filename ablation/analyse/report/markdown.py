@@ -14,6 +14,7 @@ from ablation.analyse.report.formats import escape_markdown as escaped
 from ablation.analyse.report.formats import markdown as markdown_table
 from ablation.analyse.statistics.paired import MIN_PAIRS
 from ablation.analyse.tables import table
+from ablation.analyse.verdict.verdict import StudyVerdict
 from ablation.analyse.view import StudyView
 
 
@@ -38,26 +39,17 @@ def arm_rows(view: StudyView) -> tuple[list[str], list[list[str]]]:
             "" if arm["baseline"] else _interval(arm["difference_low"], arm["difference_high"], "+.3f"),
             pairs,
             _number(arm["difference_p"], ".3g"),
-            _number(arm.get("p_holm", math.nan), ".2g"),
+            _number(arm["p_holm"], ".2g"),
             _verdict(arm),
             ", ".join(lost),
         ])  # fmt: skip
     return head, rows
 
 
-def _covers(view: StudyView) -> str:
-    """What the differences' intervals cover."""
-    compared = view.arms[view.arms["n_pairs"] > 1]
-    known = compared.get("image_se", pd.Series(math.nan, index=compared.index)).notna()
-    if len(compared) and known.all():
-        return "other seeds and other images of the same kind"
-    return "other seeds, and in some arms other images" if known.any() else "other seeds, not other images"
-
-
 def _verdict(arm: pd.Series) -> str:
     """'better', or 'inconclusive (+9 seeds)': so many more would tell; empty where nothing was judged."""
-    verdict, more = str(arm.get("verdict", "")), arm.get("more_seeds")
-    if more is None or pd.isna(more):
+    verdict, more = str(arm["verdict"]), arm["more_seeds"]
+    if pd.isna(more):
         return verdict
     return f"{verdict} (+{int(more):,} {'seed' if more == 1 else 'seeds'})"
 
@@ -84,17 +76,17 @@ def terminal(view: StudyView) -> str:
 
 
 def markdown(
-    view: StudyView, sentence: str, drawn: dict[str, tuple[Path, ...]], skipped: dict[str, str]
+    view: StudyView, verdict: StudyVerdict, drawn: dict[str, tuple[Path, ...]], skipped: dict[str, str]
 ) -> str:
     """The report as one Markdown text; `drawn` and `skipped` as in report.ReportFiles."""
     study = view.study
     parts = [
         f"# Study {escaped(study.name)}",
         escaped(study.description),
-        f"**{escaped(sentence)}.**",
+        f"**{escaped(verdict.sentence)}.**",
     ]
-    remarks = "\n".join(f"- {escaped(note)}" for note in notes(view))
-    parts += ["## Arms", markdown_table(Table.of(*arm_rows(view))), remarks]
+    parts += ["## Arms", markdown_table(Table.of(*arm_rows(view))), _bullets(notes(view, verdict))]
+    parts += ["## What this study cannot conclude", _bullets(verdict.limitations)]
     problems = table.problems(view.runs, view.metric)
     parts.append("## Runs that are not valid")
     if problems.empty:
@@ -117,32 +109,18 @@ def markdown(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def notes(view: StudyView) -> Iterable[str]:
-    """What the reader of the table has to know, and what these numbers cannot carry."""
-    n = view.arms.loc[view.arms["n"] > 0, "n"]
+def _bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {escaped(line)}" for line in lines)
+
+
+def notes(view: StudyView, verdict: StudyVerdict) -> Iterable[str]:
+    """How the arms table is read; what its numbers cannot show stands in verdict.limitations."""
     yield (
         f"n counts seeds, one training each. The {view.percent} interval of a mean is Student's over seeds; "
-        f"differences are paired by seed, and their intervals cover {_covers(view)}. p sign-flip is exact, "
-        "of one arm at a time; p Holm is that of the t test with the interval's standard error, allowed for "
+        f"differences are paired by seed, and their intervals cover {verdict.covers}. p sign-flip is exact, "
+        "of one arm at a time; p Holm is the t test's p with the interval's standard error, adjusted for "
         f"the arms that are tested together; it needs {MIN_PAIRS} pairs, and it decides."
     )
-    if int(n.min()) <= 2:
-        yield (
-            "One seed has no interval. With two seeds an interval rests on one degree of freedom "
-            "(at 95%: 12.7 standard errors) and its width is itself chance: nothing can be concluded from it."
-        )
-    most = int(view.arms["n_pairs"].max())
-    if 1 <= most < 6:
-        yield (
-            f"With {most} {'pair' if most == 1 else 'pairs'} the sign-flip p cannot be smaller than "
-            f"{2.0 ** (1 - most):.3g}, however large the effect; 6 pairs are the first that can reach 0.05."
-        )
-    compared = int((view.arms["n_pairs"] > 0).sum())
-    if compared > 1:
-        yield (
-            f"{compared} arms are compared at once; p Holm allows for it, the intervals and the sign-flip p "
-            "do not: the best of several equal arms looks better than it is."
-        )
     if view.baseline is None:
         yield "The study has no plain BCE arm (pos_weight 1 or null), so there are no differences."
     yield view.held_text

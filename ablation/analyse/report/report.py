@@ -136,7 +136,7 @@ def _write_tables(
     contents = {
         "runs.csv": tables.csv(view.runs),
         "arms.csv": tables.csv(view.arms),
-        "arms.md": text.markdown(view, verdict.sentence, drawn, skipped),
+        "arms.md": text.markdown(view, verdict, drawn, skipped),
         "runs.md": tables.markdown(runs) + "\n",
         "arms.tex": tables.latex(arms, f"{about}, {view.metric}, intervals {view.percent}"),
         "runs.tex": tables.latex(runs, about),

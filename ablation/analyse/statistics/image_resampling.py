@@ -1,4 +1,4 @@
-"""AP of every run on the same resampled images, from the detections that the runs kept."""
+"""AP of every run on the same resampled images, from the runs' stored detections."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from ablation.errors import AblationError
 MOST_RUNS = 150
 """Matching a run's detections takes up to half a second; beyond this only some arms get an image part."""
 TOLERANCE = 1e-6
-"""By how much AP from the kept detections may differ from the logged one."""
+"""By how much AP computed from the stored detections may differ from the logged value."""
 
 
 class DetectionSource(Protocol):
-    """What runs kept of their last evaluation."""
+    """The stored detections of each run's last evaluation."""
 
     def ground_truth(self, run_id: str) -> dict[str, Any] | None:
-        """COCO's dictionary, None where it was not kept."""
+        """COCO's dictionary, None where none is stored."""
 
     def detections(self, run_id: str) -> Sequence[dict[str, Any]] | None:
-        """COCO's results, None where they were not kept."""
+        """COCO's results, None where none are stored."""
 
 
 @dataclass(frozen=True)
@@ -55,50 +55,51 @@ class ImageLevel:
         pairs = list(zip(arm, baseline, strict=True))
         if not pairs or any(run not in self.resampled for pair in pairs for run in pair):
             return None
-        d = np.stack([self.resampled[one] - self.resampled[other] for one, other in pairs], axis=1)
+        d = np.stack([self.resampled[a] - self.resampled[b] for a, b in pairs], axis=1)
         return image_part(d, self.images) if np.isfinite(d).all(axis=1).sum() > 2 else None
 
 
 def image_level(
     runs: pd.DataFrame,
     metric: str,
-    kept: DetectionSource | None,
+    detections: DetectionSource | None,
     generator: np.random.Generator,
     count: int = RESAMPLES,
 ) -> ImageLevel:
     """Resample the images of a study once, and compute every run's AP on each resample.
 
-    A run is left out, with the reason, where it kept no detections, where they belong to other images
-    or objects than those of the other runs, or where they do not give the value that was logged.
+    A run is left out, with the reason, where it has no stored detections, where they belong to other
+    images or objects than those of the other runs, or where they do not give the logged value.
 
     Args:
         runs: rows with run_id and the metric; see table.runs_table.
         metric: of the validation split; one that average_precision.part_of does not know has no image part.
-        kept: None: no run has detections.
+        detections: None: no run has any.
+        count: number of resamples.
     """
     part = part_of(metric)
-    if kept is None or part is None or not metric.startswith("val/"):
+    if detections is None or part is None or not metric.startswith("val/"):
         return ImageLevel()
     resampled: dict[str, NDArray[np.float64]] = {}
     missing: dict[str, str] = {}
     weights: NDArray[np.int64] | None = None
     first: ApMatches | None = None
     for run_id, logged in zip(runs["run_id"], runs[metric].astype(float), strict=True):
-        found = _matches(kept, run_id)
-        if isinstance(found, str):
-            missing[run_id] = found
+        matches = _matches(detections, run_id)
+        if isinstance(matches, str):
+            missing[run_id] = matches
             continue
         if first is None or weights is None:
-            if len(found.image_ids) < 2:
+            if len(matches.image_ids) < 2:
                 missing[run_id] = "one image has no spread"
                 continue
-            first, images = found, len(found.image_ids)
+            first, images = matches, len(matches.image_ids)
             # The first row is the set itself: each image once.
             weights = np.vstack([np.ones((1, images), np.int64), resamples(images, count, generator)])
-        elif not _same_truth(first, found):
+        elif not _same_truth(first, matches):
             missing[run_id] = "its ground truth is not that of the other runs"
             continue
-        values = average_precision(found, weights, part)
+        values = average_precision(matches, weights, part)
         if not abs(values[0] - logged) <= TOLERANCE:
             missing[run_id] = f"its detections give {metric} {values[0]:.6f}, not the logged {logged:.6f}"
             continue
@@ -106,18 +107,19 @@ def image_level(
     return ImageLevel(0 if first is None else len(first.image_ids), resampled, missing)
 
 
-def _matches(kept: DetectionSource, run_id: str) -> ApMatches | str:
+def _matches(detections: DetectionSource, run_id: str) -> ApMatches | str:
+    """The matches of a run, or the reason why there are none."""
     try:
-        truth, results = kept.ground_truth(run_id), kept.detections(run_id)
+        truth, results = detections.ground_truth(run_id), detections.detections(run_id)
         if truth is None or results is None:
-            return "no detections were kept"
+            return "its detections are not stored"
         return ap_matches(truth, results)
     except (AblationError, KeyError, TypeError, ValueError) as error:
         return f"its detections cannot be read ({type(error).__name__}: {error})"
 
 
-def _same_truth(one: ApMatches, other: ApMatches) -> bool:
-    return one.image_ids == other.image_ids and all(
-        a.name == b.name and np.array_equal(a.truths, b.truths)
-        for a, b in zip(one.classes, other.classes, strict=False)
-    )
+def _same_truth(first: ApMatches, second: ApMatches) -> bool:
+    if first.image_ids != second.image_ids or len(first.classes) != len(second.classes):
+        return False
+    pairs = zip(first.classes, second.classes, strict=True)
+    return all(a.name == b.name and np.array_equal(a.truths, b.truths) for a, b in pairs)

@@ -65,7 +65,7 @@ class Interval:
         mean, low, high: in the metric's units; low <= mean <= high.
         n: values, one per seed (or pair of runs of one seed).
         sd: standard deviation of the values between seeds.
-        image: what the choice of images adds; None where no detections were kept.
+        image: what the choice of images adds; None where no detections are stored.
         se: standard error of the mean, both parts.
         df: degrees of freedom of se^2.
         p: two-sided p of the t test with the same se and df: p < 1 - level just where the interval

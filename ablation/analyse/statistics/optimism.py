@@ -59,7 +59,7 @@ def of_choice(
     np.put_along_axis(inside, chosen, 1.0, axis=1)
     gap = np.zeros(len(chosen))
     for sign, values in ((1.0, candidates), (-1.0, opponents)):
-        here, there = inside @ values / half, (1 - inside) @ values / (n - half)
-        best = here.argmax(axis=1)[:, None]
-        gap += sign * np.take_along_axis(here - there, best, axis=1)[:, 0]
+        chosen_half, other_half = inside @ values / half, (1 - inside) @ values / (n - half)
+        best = chosen_half.argmax(axis=1)[:, None]
+        gap += sign * np.take_along_axis(chosen_half - other_half, best, axis=1)[:, 0]
     return Optimism(float(gap.mean()) * math.sqrt(half / n), n, arms)

@@ -1,4 +1,4 @@
-"""One arm against another on the same seeds: the numbers, and what they allow to say."""
+"""One arm against another on the same seeds: the numbers, and the verdict that follows from them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ablation.analyse.statistics.hypothesis_tests import sign_flip_p, tost_p
 from ablation.analyse.statistics.intervals import ImagePart, difference_interval
 
 MIN_PAIRS = 3
-"""With fewer pairs nothing is called a difference or an equivalence, whatever its interval says."""
+"""With fewer pairs there is no verdict but "inconclusive", whatever the interval says."""
 POWER = 0.8
-"""Of the number of further seeds: so often would they tell."""
+"""Probability with which the stated number of further seeds leads to a verdict."""
 
 BETTER, WORSE, EQUIVALENT, INCONCLUSIVE = "better", "worse", "equivalent", "inconclusive"
 NO_VERDICT = "no verdict"
@@ -25,7 +25,7 @@ VERDICTS = (BETTER, WORSE, EQUIVALENT, INCONCLUSIVE, NO_VERDICT)
 
 @dataclass(frozen=True)
 class Comparison:
-    """An arm's paired difference to another arm and what follows from it. What cannot be given is NaN.
+    """An arm's paired difference to another arm and what follows from it. NaN: it cannot be computed.
 
     Attributes:
         arm, setting: the arm, and its loss for people.
@@ -33,8 +33,8 @@ class Comparison:
         n_pairs: seeds that both have.
         difference, low, high: mean paired difference and its interval, in the metric's units.
         seed_sd: standard deviation of the paired differences between seeds.
-        image_se: what the choice of images adds to the standard error; NaN: the interval covers
-            other seeds only, not other images.
+        image_se: what the choice of images adds to the standard error, in the metric's units; NaN:
+            the interval covers other seeds only, not other images.
         se, df: standard error of the difference (seeds and, where known, images), degrees of freedom.
         p_sign_flip: exact, over seeds, without any assumption about their distribution.
         p_t: of the t test with se and df; below 1 - level just where the interval excludes 0. NaN with
@@ -45,9 +45,9 @@ class Comparison:
         pairing_gain: (var a + var b) / var(a - b): so many times as many seeds would be needed
             without pairing; below 1, pairing did harm.
         verdict: one of VERDICTS.
-        more_seeds: further pairs after which a verdict is likely; None where none is needed or no
-            number would do, and then the note says so.
-        note: what a reader has to know beside it.
+        more_seeds: further pairs after which a verdict is likely; None where none is needed, or where
+            no number would lead to one, which the note then says.
+        note: what limits the verdict; may be empty.
     """
 
     arm: str
@@ -77,9 +77,9 @@ class DecisionContext:
     """What a decision depends on besides the numbers.
 
     Attributes:
-        margin: the smallest difference that matters; None: nobody said.
-        level: of the intervals; 1 - level is the share of false findings in a family.
-        family: arms that are tested together.
+        margin: the smallest difference that matters; None: it was not declared.
+        level: of the intervals; 1 - level is the chance of any false finding in a family.
+        family: number of arms that are tested together.
         diverged, planned: seeds in which the arm diverged, and which it should have.
         baseline_diverged: seeds in which the arm it is compared with diverged.
         refused: the study gets no verdict, whatever the numbers say.
@@ -93,6 +93,11 @@ class DecisionContext:
     baseline_diverged: int = 0
     refused: bool = False
 
+    @property
+    def strict_level(self) -> float:
+        """1 - (1 - level) / family: the level that Holm's method asks of the first arm of a family."""
+        return 1 - (1 - self.level) / max(self.family, 1)
+
 
 def compare(
     arm: pd.Series,
@@ -105,18 +110,24 @@ def compare(
 ) -> Comparison:
     """The numbers of arm - baseline over the seeds that both have; no verdict yet.
 
+    With d_s the differences of the n common seeds: difference = mean(d), seed_sd = their standard
+    deviation, the interval and p_t as in intervals.difference_interval.
+
     Args:
         arm, baseline: the metric by seed, each seed once; values that are not finite are left out.
         names: arm, its setting, the arm it is compared with.
-        level: of the interval.
-        margin: of the equivalence test; None: no such test.
-        image: see images.ImageLevel.part, made from the same seeds.
+        level: of the interval, in (0, 1).
+        margin: of the equivalence test, in the metric's units; None: no such test.
+        image: see image_resampling.ImageLevel.part, made from the same seeds.
+
+    Raises:
+        ValueError: a seed occurs twice.
     """
     a, b = paired_values(arm, baseline)
     d = a - b
     interval = difference_interval(d, level, image)
     correlation, gain = _pairing(a, b)
-    # From two pairs the spread between seeds is as good as unknown: no p, however well they agree by luck.
+    # Two pairs leave the spread between seeds practically unknown: no p, however well they agree by chance.
     p = interval.p if interval.n >= MIN_PAIRS else math.nan
     return Comparison(
         *names,
@@ -146,9 +157,10 @@ def paired_values(arm: pd.Series, baseline: pd.Series) -> tuple[NDArray[np.float
     for series in (arm, baseline):
         if not series.index.is_unique:
             raise ValueError("a seed occurs twice; a paired difference needs one value per seed")
-    other = dict(zip(baseline.index, baseline.to_numpy(float), strict=True))
-    both = [(x, other[seed]) for seed, x in zip(arm.index, arm.to_numpy(float), strict=True) if seed in other]
-    a, b = np.array(both, float).reshape(-1, 2).T
+    by_seed = dict(zip(baseline.index, baseline.to_numpy(float), strict=True))
+    values = zip(arm.index, arm.to_numpy(float), strict=True)
+    pairs = [(value, by_seed[seed]) for seed, value in values if seed in by_seed]
+    a, b = np.array(pairs, float).reshape(-1, 2).T
     finite = np.isfinite(a) & np.isfinite(b)
     return a[finite], b[finite]
 
@@ -163,114 +175,124 @@ def _pairing(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
     return correlation, (var_a + var_b) / var_d if var_d > tiny else math.nan
 
 
-def decide(numbers: Comparison, about: DecisionContext) -> Comparison:
-    """The verdict on a comparison whose p_holm has been set.
+def decide(comparison: Comparison, context: DecisionContext) -> Comparison:
+    """The comparison, whose p_holm has been set, with its verdict, the number of further seeds and a note.
 
-    - equivalent: TOST shows the difference to be within the margin, p < 1 - level. That comes first:
-      a difference that is real but smaller than what matters is "equivalent: differs, but ...".
-    - better, worse: else, p_holm < 1 - level.
-    - inconclusive: else, or with fewer than MIN_PAIRS pairs.
+    - equivalent: TOST shows the difference to be within the margin, tost_p < 1 - level. That comes
+      first: a difference that is real but smaller than what matters is "equivalent: differs, but ...".
+    - better, worse: otherwise, if p_holm < 1 - level.
+    - inconclusive: otherwise, or with fewer than MIN_PAIRS pairs.
 
-    An arm that diverged in some seed cannot be better or equivalent, for the mean of the survivors
-    is not the arm's; for the same reason nothing is worse than, or equivalent to, a baseline that
-    diverged in some seed. An arm that diverged in every seed, 3 at least, is worse.
+    An arm that diverged in some seed cannot be better or equivalent, because the mean of the finished
+    seeds is not the mean of the arm; for the same reason nothing is worse than, or equivalent to, a
+    baseline that diverged in some seed. An arm that diverged in every seed, at least MIN_PAIRS of
+    them, is worse.
     """
-    if about.refused:
-        return replace(numbers, verdict=NO_VERDICT, more_seeds=None, note="")
-    alpha = 1 - about.level
-    if numbers.n_pairs == 0:
-        return _without_pairs(numbers, about)
-    if numbers.n_pairs < MIN_PAIRS:
-        pairs = "one pair" if numbers.n_pairs == 1 else f"{numbers.n_pairs} pairs"
-        missing = MIN_PAIRS - numbers.n_pairs
-        more, note = _more(numbers, about) if numbers.n_pairs > 1 else (None, "")
-        note = f"{pairs} cannot tell; {MIN_PAIRS} are the least" + (f"; {note}" if note else "")
-        return replace(numbers, verdict=INCONCLUSIVE, more_seeds=max(more or missing, missing), note=note)
-    differs = numbers.p_holm < alpha
-    within = numbers.tost_p < alpha  # False for NaN: without a margin nothing is equivalent
-    if within:
+    if context.refused:
+        return replace(comparison, verdict=NO_VERDICT, more_seeds=None, note="")
+    if comparison.n_pairs == 0:
+        return _decide_without_pairs(comparison, context)
+    if comparison.n_pairs < MIN_PAIRS:
+        return _decide_with_few_pairs(comparison, context)
+    alpha = 1 - context.level
+    differs = comparison.p_holm < alpha
+    if comparison.tost_p < alpha:  # False for NaN: without a margin nothing is equivalent
         note = "differs, but by less than matters" if differs else ""
-        found = EQUIVALENT
-    elif differs:
-        found = BETTER if numbers.difference > 0 else WORSE
-        note = _how_much(numbers, about)
-    else:
-        more, note = _more(numbers, about)
-        if numbers.p_t < alpha:
-            extra = f"its own p {numbers.p_t:.2g} does not survive that {about.family} arms were tested"
-            note = f"{extra}; {note}" if note else extra
-        return replace(numbers, verdict=INCONCLUSIVE, more_seeds=more, note=note)
-    if about.diverged and found != WORSE:
-        note = (
-            f"{found} where it trained, but it diverged in {about.diverged} of {about.planned} seeds: "
-            "the survivors do not speak for the arm"
+        return _unless_diverged(replace(comparison, verdict=EQUIVALENT, note=note), context)
+    if differs:
+        verdict = BETTER if comparison.difference > 0 else WORSE
+        note = _effect_note(comparison, context)
+        return _unless_diverged(replace(comparison, verdict=verdict, note=note), context)
+    more_seeds, note = _further_seeds(comparison, context)
+    if comparison.p_t < alpha:
+        adjusted = (
+            f"its unadjusted p {comparison.p_t:.2g} is not small enough with {context.family} arms tested"
         )
-        found = INCONCLUSIVE
-    elif about.baseline_diverged and found != BETTER:
-        note = f"{found}, but only against the seeds in which {numbers.against} did not diverge"
-        found = INCONCLUSIVE
-    return replace(numbers, verdict=found, note=note)
+        note = f"{adjusted}; {note}" if note else adjusted
+    return replace(comparison, verdict=INCONCLUSIVE, more_seeds=more_seeds, note=note)
 
 
-def _without_pairs(numbers: Comparison, about: DecisionContext) -> Comparison:
-    if about.diverged >= MIN_PAIRS and about.diverged >= about.planned:
-        note = f"it diverged in every one of {about.diverged} seeds"
-        return replace(numbers, verdict=WORSE, note=note)
-    note = f"diverged in {about.diverged} of {about.planned} seeds, and " if about.diverged else ""
-    return replace(
-        numbers, verdict=INCONCLUSIVE, more_seeds=MIN_PAIRS, note=note + "no seed has finished in both arms"
-    )
+def _decide_without_pairs(comparison: Comparison, context: DecisionContext) -> Comparison:
+    if context.diverged >= MIN_PAIRS and context.diverged >= context.planned:
+        note = f"it diverged in every one of {context.diverged} seeds"
+        return replace(comparison, verdict=WORSE, note=note)
+    diverged = f"diverged in {context.diverged} of {context.planned} seeds, and " if context.diverged else ""
+    note = f"{diverged}no seed has finished in both arms"
+    return replace(comparison, verdict=INCONCLUSIVE, more_seeds=MIN_PAIRS, note=note)
 
 
-def _how_much(numbers: Comparison, about: DecisionContext) -> str:
-    alpha = 1 - about.level
+def _decide_with_few_pairs(comparison: Comparison, context: DecisionContext) -> Comparison:
+    pairs = "one pair" if comparison.n_pairs == 1 else f"{comparison.n_pairs} pairs"
+    missing = MIN_PAIRS - comparison.n_pairs
+    more_seeds, reason = _further_seeds(comparison, context) if comparison.n_pairs > 1 else (None, "")
+    note = f"{pairs} cannot tell; {MIN_PAIRS} are the least" + (f"; {reason}" if reason else "")
+    more_seeds = max(more_seeds or missing, missing)
+    return replace(comparison, verdict=INCONCLUSIVE, more_seeds=more_seeds, note=note)
+
+
+def _unless_diverged(comparison: Comparison, context: DecisionContext) -> Comparison:
+    """The verdict, or inconclusive where it rests on the seeds in which an arm did not diverge."""
+    verdict = comparison.verdict
+    if context.diverged and verdict != WORSE:
+        note = (
+            f"{verdict} where it trained, but it diverged in {context.diverged} of {context.planned} seeds: "
+            "the mean of the other seeds is not the arm's"
+        )
+        return replace(comparison, verdict=INCONCLUSIVE, note=note)
+    if context.baseline_diverged and verdict != BETTER:
+        note = f"{verdict}, but only against the seeds in which {comparison.against} did not diverge"
+        return replace(comparison, verdict=INCONCLUSIVE, note=note)
+    return comparison
+
+
+def _effect_note(comparison: Comparison, context: DecisionContext) -> str:
+    """What limits "better" or "worse": the margin, and the test that assumes no distribution."""
+    alpha = 1 - context.level
     notes = []
-    if about.margin is not None and min(abs(numbers.low), abs(numbers.high)) < about.margin:
-        notes.append(f"whether by more than the margin of {about.margin:g} is open")
+    nearest = min(abs(comparison.low), abs(comparison.high))
+    if context.margin is not None and nearest < context.margin:
+        notes.append(f"whether by more than the margin of {context.margin:g} is open")
     # The exact test needs no normality; where it could reach alpha and does not, a reader must know.
-    if numbers.p_sign_flip > alpha >= 2.0 ** (1 - numbers.n_pairs):
-        notes.append(f"the sign-flip test, which assumes no distribution, gives p {numbers.p_sign_flip:.2g}")
+    p = comparison.p_sign_flip
+    if p > alpha >= 2.0 ** (1 - comparison.n_pairs):
+        notes.append(f"the sign-flip test, which assumes no distribution, gives p {p:.2g}")
     return "; ".join(notes)
 
 
-def _more(numbers: Comparison, about: DecisionContext) -> tuple[int | None, str]:
-    """How many further seeds would tell, and what to say where that is no plain number."""
-    sd, n = numbers.seed_sd, numbers.n_pairs
-    image = 0.0 if math.isnan(numbers.image_se) else numbers.image_se
-    strict = 1 - (1 - about.level) / max(about.family, 1)
-    if about.margin is not None:
-        total = power.seeds_to_tell(about.margin, sd, POWER, about.level, image, about.family)
+def _further_seeds(comparison: Comparison, context: DecisionContext) -> tuple[int | None, str]:
+    """How many further seeds would tell, with power POWER, and a note on it."""
+    sd, n = comparison.seed_sd, comparison.n_pairs
+    image_se = 0.0 if math.isnan(comparison.image_se) else comparison.image_se
+    seen = power.seeds_to_detect(comparison.difference, sd, POWER, context.strict_level, image_se)
+    if context.margin is None:
+        note = "seeds to find a difference as large as the one seen, for no margin was declared"
+    else:
+        total = power.seeds_to_tell(context.margin, sd, POWER, context.level, image_se, context.family)
         if total is None:
-            return None, _images_limit(about, image)
+            return None, _image_limit_note(context.margin, image_se, context)
         if total > n:
             # Planned for the margin, since what was seen may be luck; but a reader sees how far off that is.
-            seen = power.seeds_to_detect(numbers.difference, sd, POWER, strict, image)
             fewer = max((seen or total) - n, 1)
             note = f"{fewer} if the difference is as large as seen" if fewer < total - n else ""
             return total - n, note
         # Enough to find the margin or to show equality, and yet neither: it lies in between.
-        total = power.seeds_to_detect(numbers.difference, sd, POWER, strict, image)
         note = "the difference lies near the margin"
-    else:
-        total = power.seeds_to_detect(numbers.difference, sd, POWER, strict, image)
-        note = "seeds to find a difference as large as the one seen, for no margin was declared"
-    if total is None:
+    if seen is None:
         return None, note + "; no number of seeds would tell"
-    return max(total - n, 1), note
+    return max(seen - n, 1), note
 
 
-def _images_limit(about: DecisionContext, image: float) -> str:
-    """No number of seeds tells, because the images leave too much open: how many times as many would."""
-    if image == 0 or about.margin is None:
+def _image_limit_note(margin: float, image_se: float, context: DecisionContext) -> str:
+    """No number of seeds tells because of the images: how many times as many images would be needed."""
+    if image_se == 0:
         return f"more than {power.MOST_PAIRS:,} seeds would be needed"
-    strict = 1 - (1 - about.level) / max(about.family, 1)
     # Without any seed noise: the largest image_se at which the margin is found and equality is shown.
     from scipy.stats import norm
 
-    detect = about.margin / (norm.ppf((1 + strict) / 2) + norm.ppf(POWER))
-    equal = about.margin / (norm.ppf(about.level) + norm.ppf((1 + POWER) / 2))
-    times = (image / min(detect, equal)) ** 2
+    detect = margin / (norm.ppf((1 + context.strict_level) / 2) + norm.ppf(POWER))
+    equal = margin / (norm.ppf(context.level) + norm.ppf((1 + POWER) / 2))
+    times = (image_se / min(detect, equal)) ** 2
     return (
-        f"no number of seeds would tell: the choice of images alone has a standard error of {image:.2g}; "
+        f"no number of seeds would tell: the choice of images alone has a standard error of {image_se:.2g}; "
         f"{max(times, 1.1):.2g} times as many images would be needed"
     )

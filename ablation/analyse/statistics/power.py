@@ -133,9 +133,9 @@ def seeds_to_tell(
     family) and seeds_for_equivalence; None where either is.
     """
     strict = 1 - (1 - level) / max(family, 1)
-    found = seeds_to_detect(margin, sd, power, strict, image_se)
-    shown = seeds_for_equivalence(margin, sd, power, level, image_se)
-    return None if found is None or shown is None else max(found, shown)
+    to_detect = seeds_to_detect(margin, sd, power, strict, image_se)
+    to_equate = seeds_for_equivalence(margin, sd, power, level, image_se)
+    return None if to_detect is None or to_equate is None else max(to_detect, to_equate)
 
 
 def _smallest(power_of: Callable[[int], float], power: float) -> int | None:

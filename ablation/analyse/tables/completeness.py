@@ -1,4 +1,4 @@
-"""Which runs of a study are no data, and whether that forbids a verdict."""
+"""Which runs of a study have no result, and whether that forbids a verdict."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import pandas as pd
 from ablation.analyse.tables import table
 
 RESULTS = ("finished", "diverged")
-"""What may become of a run in a complete study: a run that diverged is a result."""
+"""The end states of a complete study: a run that diverged is a result."""
 
 
 def lacking(runs: pd.DataFrame, metric: str) -> dict[str, int]:
-    """Runs that should be data and are not: 'missing': 2, 'pruned': 1, ...; empty: the grid is complete.
+    """Runs without a result, by problem: {'missing': 2, 'pruned': 1}; empty: the study is complete.
 
-    Records that were replaced (duplicate, superseded) lack nothing.
+    Records that were replaced (duplicate, superseded) are not counted.
     """
     if runs.empty:
         return {}
@@ -33,28 +33,31 @@ def stamp(runs: pd.DataFrame, metric: str) -> str:
     kinds = lacking(runs, metric)
     if not kinds:
         return ""
-    words = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-    return f"INCOMPLETE: {sum(kinds.values())} of {planned(runs)} runs are no data ({words})."
+    return f"INCOMPLETE: {_without_result(kinds, planned(runs))}."
 
 
 def refusal(runs: pd.DataFrame, metric: str, partial: bool) -> str:
     """Why there is no verdict; empty where there may be one.
 
-    Arms that were stopped early for looking bad leave survivors that were chosen by their values: no
-    verdict stands on them, not even a partial one.
+    Where arms were stopped early because of low values, the remaining ones were chosen by their values:
+    there is no verdict on them, not even a partial one.
     """
     kinds = lacking(runs, metric)
     if kinds.get("pruned"):
         return (
-            f"{kinds['pruned']} runs were pruned, so this study explores: which arms went on was decided by "
-            "their values; train the arms of interest in a study of their own, on fresh seeds"
+            f"{kinds['pruned']} runs were pruned, so this study only explores: their values decided which "
+            "arms went on; train the arms of interest in another study, on fresh seeds"
         )
     if kinds and not partial:
-        words = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-        total, all_runs = sum(kinds.values()), planned(runs)
-        verb = "is" if total == 1 else "are"
         return (
-            f"{total} of {all_runs} runs {verb} no data ({words}); launch the study again to finish them, "
-            "or say partial=true for a verdict on what is there"
+            f"{_without_result(kinds, planned(runs))}; launch the study again to finish them, or set "
+            "partial=true for a verdict on the finished runs"
         )
     return ""
+
+
+def _without_result(kinds: dict[str, int], runs: int) -> str:
+    """'3 of 20 runs have no result (2 missing, 1 failed)'."""
+    problems = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+    total = sum(kinds.values())
+    return f"{total} of {runs} runs {'has' if total == 1 else 'have'} no result ({problems})"

@@ -1,4 +1,4 @@
-"""Which record stands for an arm and seed, where several claim to, and what an arm's loss is."""
+"""Which record counts for an arm and seed where there are several, and what an arm's loss is."""
 
 from __future__ import annotations
 
@@ -9,28 +9,35 @@ from collections.abc import Mapping
 from ablation.analyse.tables.settings import GAIN, is_setting
 from ablation.records import RunRecord, StudyRecord
 
-# Of several records with one key, the first of these states stands for the run.
+# Of several records with one key, the one whose state comes first here counts.
 PRECEDENCE = ("FINISHED", "DIVERGED", "RUNNING", "STOPPED", "PRUNED", "FAILED", "KILLED", "SUPERSEDED")
 
 
-def why_not_standing(study: StudyRecord) -> tuple[dict[str, str], dict[str, str]]:
-    """For each run_id, why it does not stand for its arm and seed ('' if it does), and the detail."""
+def invalid_records(study: StudyRecord) -> tuple[dict[str, str], dict[str, str]]:
+    """Why records do not count for their arm and seed.
+
+    Returns:
+        For each run_id the problem, '' where the record counts: 'duplicate', 'superseded' or
+        'conflict', see table.runs_table; and for each run_id the detail, one line or ''.
+    """
     problems = {run.run_id: "" for run in study.runs}
     details = {run.run_id: "" for run in study.runs}
     by_key: dict[str, list[RunRecord]] = defaultdict(list)
     for run in study.runs:
         by_key[run.key].append(run)
-    status = []
+    current = []
     for records in by_key.values():
         chosen, *others = sorted(records, key=lambda run: (PRECEDENCE.index(run.state), run.run_id))
-        status.append(chosen)
-        for other in others:
-            problems[other.run_id] = "duplicate"
-            details[other.run_id] = f"same key as run {chosen.run_id} ({chosen.state}), which counts instead"
+        current.append(chosen)
+        for duplicate in others:
+            problems[duplicate.run_id] = "duplicate"
+            details[duplicate.run_id] = (
+                f"same key as run {chosen.run_id} ({chosen.state}), which counts instead"
+            )
     planned_keys = {plan.key for plan in study.planned}
     planned_seeds = {(plan.arm, plan.seed): plan.key for plan in study.planned}
     finished: dict[tuple[str, int], list[RunRecord]] = defaultdict(list)
-    for run in status:
+    for run in current:
         plan_key = planned_seeds.get((run.arm, run.seed))
         if run.state == "SUPERSEDED":
             problems[run.run_id] = "superseded"
@@ -51,7 +58,7 @@ def why_not_standing(study: StudyRecord) -> tuple[dict[str, str], dict[str, str]
 
 
 def params_of_arms(study: StudyRecord) -> dict[str, dict[str, str]]:
-    """The loss settings of each arm, for runs that have none of their own.
+    """The loss settings of each arm, for runs whose record has none.
 
     Taken from another run of the arm, or from the plan.
     """
@@ -61,7 +68,7 @@ def params_of_arms(study: StudyRecord) -> dict[str, dict[str, str]]:
         if "loss.name" in known:
             params[plan.arm] = _of_the_loss(known)
     current = {plan.key for plan in study.planned}
-    # Runs of the present plan last, so that theirs are the ones that stay.
+    # Runs of the present plan come last, so that their settings win.
     for run in sorted(study.runs, key=lambda run: run.key in current):
         if "loss.name" in run.params:
             params[run.arm] = _of_the_loss(run.params)

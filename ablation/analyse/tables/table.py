@@ -1,7 +1,7 @@
 """Records -> typed tables: one row per run, one row per arm, one row per problem.
 
-Only a FINISHED run that stands for its arm and seed carries metric values. The partial values of a
-run that is still going, was killed or diverged are never data.
+Only a valid run carries metric values: it is FINISHED and the one record that counts for its arm and
+seed. The last values of a run that is still going, was killed or diverged are never analysed.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ import numpy as np
 import pandas as pd
 
 from ablation.analyse.statistics.intervals import mean_interval
-from ablation.analyse.statistics.paired import compare
 from ablation.analyse.tables.baseline import RunSetting, baseline_of
-from ablation.analyse.tables.records import params_of_arms, why_not_standing
+from ablation.analyse.tables.records import invalid_records, params_of_arms
 from ablation.analyse.tables.settings import (
     BASELINE_LOSS,
     GAIN,
@@ -34,11 +33,24 @@ MISSING = "MISSING"
 
 # Settings that cannot change a result, or that are the loss and the seed themselves.
 NOT_HELD = (
-    "loss.", "tracking.", "hydra.", "seed", "study", "arm", "description", "key", "out", "folder",
+    "loss.",
+    "tracking.",
+    "hydra.",
+    "seed",
+    "study",
+    "arm",
+    "description",
+    "key",
+    "out",
+    "folder",
     "data.root",
-    "train.device", "train.workers", "train.threads", "train.stop_after", "train.checkpoint_every",
+    "train.device",
+    "train.workers",
+    "train.threads",
+    "train.stop_after",
+    "train.checkpoint_every",
     "train.diagnostics",
-)  # fmt: skip
+)
 
 
 def runs_table(study: StudyRecord) -> pd.DataFrame:
@@ -51,12 +63,12 @@ def runs_table(study: StudyRecord) -> pd.DataFrame:
             are float64, null is NaN;
         one float64 column per metric (their names contain `/`), NaN unless the row is valid;
         valid: the run is FINISHED and is the one record that counts for its arm and seed;
-        problem: why a record does not stand for its arm and seed: 'duplicate', 'superseded' (the
-            plan has this arm and seed with another configuration) or 'conflict' (no plan, and one
-            arm and seed finished with different configurations); else empty;
+        problem: why a record does not count: 'duplicate', 'superseded' (the plan has this arm and
+            seed with another configuration) or 'conflict' (no plan, and one arm and seed finished
+            with different configurations); else empty;
         reason, run_id, folder, command.
     """
-    problems, details = why_not_standing(study)
+    problems, details = invalid_records(study)
     params_of_arm = params_of_arms(study)
     commands = {plan.key: plan.command for plan in study.planned}
     rows: list[dict[str, Any]] = []
@@ -77,8 +89,8 @@ def runs_table(study: StudyRecord) -> pd.DataFrame:
     recorded = {run.key for run in study.runs}
     for plan in {plan.key: plan for plan in study.planned if plan.key not in recorded}.values():
         row = _row(study.name, plan.arm, plan.seed, plan.key, MISSING, params_of_arm[plan.arm])
-        row |= {"valid": False, "problem": "", "reason": "planned, but never recorded", "run_id": "",
-                "folder": "", "command": plan.command}  # fmt: skip
+        row |= dict.fromkeys(("problem", "run_id", "folder"), "")
+        row |= {"valid": False, "reason": "planned, but never recorded", "command": plan.command}
         rows.append(row)
     return _typed(rows)
 
@@ -133,7 +145,7 @@ def _typed_column(values: list[Any], numeric: bool = False) -> pd.Series:
 
 
 def metric_names(runs: pd.DataFrame) -> list[str]:
-    """The metrics that at least one counted run has a value of."""
+    """The metrics that at least one valid run has a value of."""
     return [name for name in runs.columns if "/" in name and bool(runs[name].notna().any())]
 
 
@@ -158,54 +170,24 @@ def arms_table(runs: pd.DataFrame, metric: str, level: float = 0.95) -> pd.DataF
 
     Columns:
         arm, setting, loss, gain, loss.X: as in runs_table;
-        baseline: whether the differences are to this arm;
+        baseline: whether the other arms are compared with this one;
         n_finished, n_planned, n_diverged, n_failed (FAILED or KILLED), n_unfinished (RUNNING or
             STOPPED), n_missing: runs of the arm; duplicates and superseded records are not counted.
             n_planned is what should be there: planned runs, and recorded ones beyond the plan;
-        n, mean, sd, low, high: the metric over the finished runs, see intervals.mean_interval;
-        n_pairs, difference, difference_sd, difference_low, difference_high, difference_p: arm minus
-            baseline on the same seeds, see paired.compare; NaN for the baseline itself and
-            where there is no baseline.
+        n, mean, sd, low, high: the metric over the valid runs, see intervals.mean_interval.
+
+    The columns of the comparisons are added by verdict.comparisons.with_comparisons.
     """
     baseline = baseline_arm(runs)
     values = runs[metric].astype(float) if metric in runs.columns else pd.Series(np.nan, index=runs.index)
-    series = {
-        str(arm): pd.Series(values[rows.index].to_numpy(), index=rows["seed"].to_numpy())
-        for arm, rows in runs[runs["valid"]].groupby("arm")
-    }
-    empty = pd.Series(dtype=float)
     rows = []
     for arm, group in runs.groupby("arm"):
-        real = group[~group["problem"].isin(["duplicate", "superseded"])]
-        states = real["state"].where(real["problem"] == "", "CONFLICT")
         lead = group.sort_values("problem", kind="stable").iloc[0]
-        own = series.get(str(arm), empty)
-        interval = mean_interval(own, level)
-        to_baseline = baseline is not None and arm != baseline
-        other = series.get(str(baseline), empty) if to_baseline else empty
-        pair = compare(own, other, names=(str(arm), "", str(baseline)), level=level, margin=None)
+        interval = mean_interval(values[group.index[group["valid"]]], level)
         row = {"arm": str(arm), "setting": lead["setting"], "loss": lead["loss"], "gain": lead["gain"]}
         row |= {name: lead[name] for name in setting_columns(runs)}
-        row |= {
-            "baseline": arm == baseline,
-            "n_finished": int(real["valid"].sum()),
-            "n_planned": int(real["seed"].nunique()),
-            "n_diverged": int((states == "DIVERGED").sum()),
-            "n_failed": int(states.isin(["FAILED", "KILLED"]).sum()),
-            "n_unfinished": int(states.isin(["RUNNING", "STOPPED"]).sum()),
-            "n_missing": int((states == MISSING).sum()),
-            "n": interval.n,
-            "mean": interval.mean,
-            "sd": interval.sd,
-            "low": interval.low,
-            "high": interval.high,
-            "n_pairs": pair.n_pairs,
-            "difference": pair.difference,
-            "difference_sd": pair.seed_sd,
-            "difference_low": pair.low,
-            "difference_high": pair.high,
-            "difference_p": pair.p_sign_flip,
-        }
+        row |= {"baseline": arm == baseline, **_run_counts(group)}
+        row |= {name: getattr(interval, name) for name in ("n", "mean", "sd", "low", "high")}
         rows.append(row)
     table = pd.DataFrame(rows)
     table["setting"] = _distinct(table)
@@ -213,6 +195,20 @@ def arms_table(runs: pd.DataFrame, metric: str, level: float = 0.95) -> pd.DataF
         ["_rest", "loss", *setting_columns(table), "arm"], kind="stable", na_position="first"
     )
     return table.loc[order.index].reset_index(drop=True)
+
+
+def _run_counts(group: pd.DataFrame) -> dict[str, int]:
+    """How many runs of one arm are in which state."""
+    real = group[~group["problem"].isin(["duplicate", "superseded"])]
+    states = real["state"].where(real["problem"] == "", "CONFLICT")
+    return {
+        "n_finished": int(real["valid"].sum()),
+        "n_planned": int(real["seed"].nunique()),
+        "n_diverged": int((states == "DIVERGED").sum()),
+        "n_failed": int(states.isin(["FAILED", "KILLED"]).sum()),
+        "n_unfinished": int(states.isin(["RUNNING", "STOPPED"]).sum()),
+        "n_missing": int((states == MISSING).sum()),
+    }
 
 
 def _distinct(table: pd.DataFrame) -> list[str]:
@@ -225,7 +221,7 @@ def _distinct(table: pd.DataFrame) -> list[str]:
 
 
 def problems(runs: pd.DataFrame, metric: str | None = None) -> pd.DataFrame:
-    """Every run that is no data, and why: columns arm, seed, key, problem, reason, command.
+    """Every run that is not analysed, and why: columns arm, seed, key, problem, reason, command.
 
     `problem` is missing, diverged, failed, killed, running, stopped, duplicate, superseded, conflict,
     or 'no value' for a finished run without a finite value of `metric`.
@@ -247,17 +243,17 @@ def state_counts(runs: pd.DataFrame) -> str:
 
 
 def curves(study: StudyRecord, metric: str) -> pd.DataFrame:
-    """The metric over the epochs of every run that counts: columns arm, seed, epoch, value.
+    """The metric over the epochs of every valid run: columns arm, seed, epoch, value.
 
     Values that are not finite are left out; an epoch that was logged twice (a resumed run) has its
     last value.
     """
     runs = runs_table(study)
-    counted = set(runs.loc[runs["valid"], "run_id"]) if len(runs) else set()
+    valid = set(runs.loc[runs["valid"], "run_id"]) if len(runs) else set()
     columns = {"arm": "str", "seed": "int64", "epoch": "int64", "value": "float64"}
     parts = [pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in columns.items()})]
     for run in study.runs:
-        if run.run_id not in counted or run.history.empty:
+        if run.run_id not in valid or run.history.empty:
             continue
         points = run.history[run.history["metric"] == metric].drop_duplicates("epoch", keep="last")
         values = pd.Series([parse_metric(metric, value) for value in points["value"]], dtype="float64")
@@ -275,15 +271,13 @@ def not_held_fixed(study: StudyRecord) -> list[str]:
     the confidence term may differ between arms, where the arms' labels show it, but not within one.
     """
     runs = runs_table(study)
-    counted = set(runs.loc[runs["valid"], "run_id"]) if len(runs) else set()
-    configurations = [run.params for run in study.runs if run.run_id in counted]
+    valid = set(runs.loc[runs["valid"], "run_id"]) if len(runs) else set()
+    configurations = [run.params for run in study.runs if run.run_id in valid]
     gains = runs[runs["valid"]].groupby("arm")["gain"].nunique() if len(runs) else pd.Series(dtype=int)
     swept = {GAIN} if (gains <= 1).all() else set()
-    return sorted(
-        name for name in _all_names(configurations) - swept
-        if not is_free(name)
-        and len({repr(parse_setting(params.get(name))) for params in configurations}) > 1
-    )  # fmt: skip
+    names = [name for name in _all_names(configurations) - swept if not is_free(name)]
+    values = {name: {repr(parse_setting(params.get(name))) for params in configurations} for name in names}
+    return sorted(name for name in names if len(values[name]) > 1)
 
 
 def _all_names(configurations: Iterable[Mapping[str, str]]) -> set[str]:

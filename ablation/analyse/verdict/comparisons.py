@@ -1,8 +1,9 @@
-"""Two arms of a study compared on its own terms: their runs, the numbers, the decision."""
+"""Two arms of a study compared: their runs, the numbers, the decision, the columns of the arms table."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -19,7 +20,7 @@ class ArmRuns:
         arm, setting, loss: as in the arms table.
         values: the metric by seed.
         run_ids: the run by seed.
-        diverged, planned: seeds in which it diverged, and which it should have.
+        diverged, planned: number of seeds in which it diverged, and which it should have.
     """
 
     arm: str
@@ -36,8 +37,8 @@ class StudyTerms:
     """What holds for every comparison of a study.
 
     Attributes:
-        level: of the intervals.
-        margin: the smallest difference that matters; None: nobody said.
+        level: of the intervals, in (0, 1).
+        margin: the smallest difference that matters, in the metric's units; None: it was not declared.
         images: AP of the runs on resampled images.
         refused: the study gets no verdict (runs are missing, or arms were pruned), only numbers.
     """
@@ -74,3 +75,47 @@ class StudyTerms:
             refused=self.refused,
         )
         return decide(comparison, context)
+
+
+_COLUMNS = {
+    "n_pairs": "n_pairs",
+    "difference": "difference",
+    "difference_sd": "seed_sd",
+    "difference_low": "low",
+    "difference_high": "high",
+    "difference_p": "p_sign_flip",
+    "image_se": "image_se",
+    "df": "df",
+    "p_t": "p_t",
+    "p_holm": "p_holm",
+    "tost_p": "tost_p",
+    "correlation": "correlation",
+    "pairing_gain": "pairing_gain",
+    "verdict": "verdict",
+    "note": "note",
+}
+"""Columns of the arms table -> fields of Comparison."""
+
+
+def with_comparisons(arms: pd.DataFrame, comparisons: Sequence[Comparison]) -> pd.DataFrame:
+    """The arms table with the numbers of every arm's comparison with the baseline.
+
+    Adds n_pairs, difference (arm minus baseline, paired by seed), difference_sd, difference_low,
+    difference_high, difference_p (the sign-flip p), image_se, df, p_t, p_holm, tost_p, correlation,
+    pairing_gain, verdict, note and more_seeds; see Comparison. An arm without a comparison, as the
+    baseline, has no pairs, NaN and empty texts.
+
+    Args:
+        arms: see table.arms_table.
+        comparisons: at most one for each arm.
+    """
+    by_arm = {comparison.arm: comparison for comparison in comparisons}
+    rows = [by_arm.get(str(arm)) for arm in arms["arm"]]
+    empty: dict[str, int | float | str] = {"n_pairs": 0, "verdict": "", "note": ""}
+    table = arms.copy()
+    for column, field in _COLUMNS.items():
+        blank = empty.get(column, math.nan)
+        table[column] = [blank if row is None else getattr(row, field) for row in rows]
+    more_seeds = [None if row is None else row.more_seeds for row in rows]
+    table["more_seeds"] = pd.array(more_seeds, dtype="Int64")
+    return table

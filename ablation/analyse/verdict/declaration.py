@@ -1,4 +1,4 @@
-"""On which terms a study is judged: margin and family, and whether they were declared before it ran."""
+"""What a study declared about its analysis: margin and family, and whether that was before it ran."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class DeclaredTerms:
     """The margin and the family that count.
 
     Attributes:
-        margin: the smallest difference of the view's metric that matters; None: nobody said.
+        margin: the smallest difference of the view's metric that matters; None: it was not declared.
         declared_before: it was declared before any run of the study had ended.
-        family: losses whose arms are tested together; None: every arm that is no BCE.
-        remarks: what a reader has to know about them, as sentences.
+        family: losses whose arms are tested together; None: every arm whose loss is not BCE.
+        remarks: where the declaration is missing, late, changed or not followed, as sentences.
     """
 
     margin: float | None
@@ -40,13 +40,13 @@ def declared_terms(view: StudyView, margin: float | None = None) -> DeclaredTerm
             remarks.append("No margin was declared before the study ran.")
         else:
             remarks.append(
-                f"The study was declared for {first.metric}, so its margin does not hold for {view.metric}: "
-                "what is said here was not planned."
+                f"The study was declared for {first.metric}, so its margin does not hold for {view.metric}, "
+                "and this comparison was not planned."
             )
         if margin is None:
             remarks.append("Without a margin no arm can be called equivalent.")
         else:
-            remarks.append(f"The margin of {margin:g} was given afterwards, when the results were known.")
+            remarks.append(f"The margin of {margin:g} was set afterwards, when the results were known.")
         return DeclaredTerms(margin, False, None if first is None else first.family, tuple(remarks))
     before = first.runs_done == 0
     if not before:

@@ -1,4 +1,4 @@
-"""Best focal loss against best-tuned BCE: the comparison that the study is about."""
+"""The best focal arm against the best BCE arm: the comparison that the study is about."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Headline:
     Attributes:
         focal, bce: the arms; focal is any arm whose loss is not BCE.
         comparison: their paired difference with its verdict; p_holm allows for the choice.
-        optimism: how much of the difference is expected to be owed to the choice.
-        corrected: the difference less the optimism; NaN where that cannot be given.
+        optimism: how much of the difference is expected to come from the choice.
+        corrected: the difference less the optimism; NaN where that cannot be computed.
         arms: how many were chosen from: (focal, BCE).
         tuned: what was varied in BCE's arms: 'pos_weight', 'gain'; empty: BCE was not tuned.
     """
@@ -40,21 +40,21 @@ class Headline:
 def headline(
     arms: list[ArmRuns],
     terms: StudyTerms,
-    known: Mapping[tuple[str, str], Comparison],
+    decided: Mapping[tuple[str, str], Comparison],
     tuned: tuple[str, ...],
     generator: np.random.Generator,
 ) -> Headline | None:
-    """Choose the best arm of either side by its mean, and compare them.
+    """Choose the best arm of either side by its mean over the common seeds, and compare the two.
 
-    A choice among k arms makes the largest look better than it is: "better" is judged by p times the
-    number of focal arms, "worse" by p times the number of BCE arms (Bonferroni); the interval is not
-    widened, and the optimism is given beside it. Arms that diverged in some seed are chosen only where
-    there is no other.
+    A choice among k arms makes the best look better than it is: "better" is decided by p times the
+    number of focal arms, "worse" by p times the number of BCE arms (Bonferroni, p_holm = min(1, k p_t));
+    the interval is not widened, and the optimism is given beside it. Arms that diverged in some seed
+    are chosen only where all did.
 
     Args:
         arms: all arms of the study.
         terms: of every comparison of the study.
-        known: (arm, against) -> comparisons that were already decided; a pair has only one.
+        decided: (arm, against) -> comparisons with a verdict; two arms are compared only once.
         tuned: what was varied in BCE's arms.
         generator: for the splits of seeds.
 
@@ -74,7 +74,7 @@ def headline(
         common[[arm.arm for arm in bce]].to_numpy(float),
         generator,
     )
-    comparison = known.get((best.arm, opponent.arm))
+    comparison = decided.get((best.arm, opponent.arm))
     if comparison is None:
         numbers = terms.compare(best, opponent)
         size = len(focal) if numbers.difference > 0 else len(bce)

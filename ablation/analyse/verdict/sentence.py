@@ -1,4 +1,4 @@
-"""The verdict in one sentence with its number, which never says more than the runs can carry."""
+"""The verdict in one sentence with its number; it claims no more than the runs show."""
 
 from __future__ import annotations
 
@@ -7,61 +7,67 @@ from collections.abc import Sequence
 
 from ablation.analyse.statistics.paired import BETTER, EQUIVALENT, WORSE, Comparison
 from ablation.analyse.tables.settings import BASELINE_LOSS
-from ablation.analyse.verdict.headline import Headline
+from ablation.analyse.verdict.findings import Findings
 from ablation.analyse.view import StudyView
 
 
-def of_study(
-    view: StudyView, verdicts: Sequence[Comparison], main: Headline | None, refused: str, margin: float | None
-) -> str:
+def of_study(findings: Findings) -> str:
     """One sentence without its full stop."""
-    if refused:
-        return f"no verdict: {refused}"
-    if main is None:
-        return _without_headline(view, verdicts)
-    text = of_comparison(main.comparison, main.bce_setting, view.metric, margin)
+    view, headline = findings.view, findings.headline
+    if findings.refused:
+        return f"no verdict: {findings.refused}"
+    if headline is None:
+        return _without_headline(view, findings.comparisons)
+    comparison = headline.comparison
+    text = of_comparison(comparison, headline.bce_setting, view.metric, findings.declaration.margin)
     asides = []
-    if not main.tuned:
+    if not headline.tuned:
         asides.append("BCE was not tuned")
-    gain = main.optimism.value
-    if max(main.arms) > 1 and math.isfinite(gain) and main.comparison.verdict == BETTER:
-        asides.append(f"the choice of the best is worth {gain:+.3f} of it, so confirm it on fresh seeds")
-    if stamp := view.partial:
-        asides.append(stamp[:1].lower() + stamp[1:].rstrip("."))
+    optimism = headline.optimism.value
+    if max(headline.arms) > 1 and math.isfinite(optimism) and comparison.verdict == BETTER:
+        asides.append(f"the choice of the best is worth {optimism:+.3f} of it, so confirm it on fresh seeds")
+    if view.partial:
+        asides.append(view.partial.replace("INCOMPLETE", "incomplete").rstrip("."))
     return text + (f" ({'; '.join(asides)})" if asides else "")
 
 
-def of_comparison(one: Comparison, other: str, metric: str, margin: float | None) -> str:
+def of_comparison(comparison: Comparison, opponent: str, metric: str, margin: float | None) -> str:
     """One comparison in words: the verdict, the difference with its interval, the pairs.
 
     Args:
-        one: with its verdict.
-        other: the setting of the arm it is compared with, for people.
+        comparison: with its verdict.
+        opponent: the setting of the arm it is compared with, for people.
+        metric: its name, such as val/AP.
+        margin: as declared, in the metric's units.
     """
-    pair = f"{one.setting} against {other}"
-    if one.n_pairs == 0:
-        return f"{pair}: {one.verdict}: {one.note}"
-    number = f"{one.difference:+.3f} {metric}"
-    if math.isfinite(one.low):
-        number = f"{one.difference:+.3f} [{one.low:+.3f}, {one.high:+.3f}] {metric}"
-    seeds = "1 paired seed" if one.n_pairs == 1 else f"{one.n_pairs} paired seeds"
-    numbers = f"{number} on {seeds}"
-    if one.verdict == BETTER:
-        return f"{one.setting} is better than {other}: {numbers}"
-    if one.verdict == WORSE:
-        return f"{one.setting} is worse than {other}: {numbers}"
-    if one.verdict == EQUIVALENT:
+    setting = comparison.setting
+    pair = f"{setting} against {opponent}"
+    if comparison.n_pairs == 0:
+        return f"{pair}: {comparison.verdict}: {comparison.note}"
+    seeds = "1 paired seed" if comparison.n_pairs == 1 else f"{comparison.n_pairs} paired seeds"
+    numbers = f"{difference_text(comparison)} {metric} on {seeds}"
+    if comparison.verdict in (BETTER, WORSE):
+        return f"{setting} is {comparison.verdict} than {opponent}: {numbers}"
+    if comparison.verdict == EQUIVALENT:
         inside = f"within the margin of {margin:g}" if margin is not None else "within the margin"
         return f"no useful difference, {pair}: {numbers}, {inside}"
     more = ""
-    if one.more_seeds is not None:
-        more = f"; about {one.more_seeds:,} more {'seed' if one.more_seeds == 1 else 'seeds'} would tell"
-    note = f" ({one.note})" if one.note else ""
+    if comparison.more_seeds is not None:
+        count = comparison.more_seeds
+        more = f"; about {count:,} more {'seed' if count == 1 else 'seeds'} would tell"
+    note = f" ({comparison.note})" if comparison.note else ""
     return f"not enough to tell, {pair}: {numbers}{more}{note}"
 
 
-def _without_headline(view: StudyView, verdicts: Sequence[Comparison]) -> str:
-    """Where there is no BCE, or nothing but BCE, that finished."""
+def difference_text(comparison: Comparison) -> str:
+    """The difference and, where there is one, its interval: '+0.012 [-0.003, +0.027]'."""
+    if not math.isfinite(comparison.low):
+        return f"{comparison.difference:+.3f}"
+    return f"{comparison.difference:+.3f} [{comparison.low:+.3f}, {comparison.high:+.3f}]"
+
+
+def _without_headline(view: StudyView, comparisons: Sequence[Comparison]) -> str:
+    """The sentence where BCE has no valid run, or nothing but BCE has one."""
     arms = view.arms[view.arms["n"] > 0]
     bce, others = arms[arms["loss"] == BASELINE_LOSS], arms[arms["loss"] != BASELINE_LOSS]
     if len(others):
@@ -73,9 +79,9 @@ def _without_headline(view: StudyView, verdicts: Sequence[Comparison]) -> str:
             f"no verdict: {why}; the highest mean is that of {top['setting']}: {view.metric} "
             f"{top['mean']:.3f} on {n} {'seed' if n == 1 else 'seeds'}"
         )
-    compared = [one for one in verdicts if one.n_pairs]
+    compared = [comparison for comparison in comparisons if comparison.n_pairs]
     if compared:
-        best = min(compared, key=lambda one: (-one.difference, one.arm))
+        best = min(compared, key=lambda comparison: (-comparison.difference, comparison.arm))
         plain = bce[bce["arm"] == best.against]["setting"].iloc[0]
         return "only BCE has finished runs; " + of_comparison(best, plain, view.metric, None)
     top = bce.iloc[0]

@@ -1,8 +1,9 @@
-"""What a study says: a verdict on every arm, the headline, and what it cannot conclude."""
+"""The verdict of a study: on every arm, the headline, and what the study cannot conclude."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,21 +11,16 @@ import pandas as pd
 
 from ablation.analyse.statistics.hypothesis_tests import holm
 from ablation.analyse.statistics.image_resampling import MOST_RUNS, DetectionSource, ImageLevel, image_level
-from ablation.analyse.statistics.paired import (
-    BETTER,
-    EQUIVALENT,
-    VERDICTS,
-    WORSE,
-    Comparison,
-    compare,
-)
+from ablation.analyse.statistics.paired import BETTER, EQUIVALENT, VERDICTS, WORSE, Comparison, compare
 from ablation.analyse.tables import completeness
 from ablation.analyse.tables.settings import BASELINE_LOSS
-from ablation.analyse.verdict import limitations as limits
 from ablation.analyse.verdict import sentence
-from ablation.analyse.verdict.comparisons import ArmRuns, StudyTerms
+from ablation.analyse.verdict.comparisons import ArmRuns, StudyTerms, with_comparisons
+from ablation.analyse.verdict.coverage import coverage
 from ablation.analyse.verdict.declaration import DeclaredTerms, declared_terms
+from ablation.analyse.verdict.findings import Findings
 from ablation.analyse.verdict.headline import Headline, headline
+from ablation.analyse.verdict.limitations import limitations
 from ablation.analyse.view import StudyView
 
 __all__ = ["VERDICTS", "Comparison", "StudyVerdict", "judge", "judged"]
@@ -32,18 +28,18 @@ __all__ = ["VERDICTS", "Comparison", "StudyVerdict", "judge", "judged"]
 
 @dataclass(frozen=True)
 class StudyVerdict:
-    """All that a study's statistics say.
+    """The result of a study's statistics.
 
     Attributes:
         sentence: the answer in one sentence with its number.
-        arms: one for each arm but the baseline, in the order of the arms table.
-        headline: best focal against best-tuned BCE; None where one of them has no finished run.
-        recommended: the arm to use, where the study says so; None: it does not.
+        arms: one comparison for each arm but the baseline, in the order of the arms table.
+        headline: best focal arm against best BCE arm; None where one of them has no valid run.
+        recommended: the arm to use; None: the study does not recommend one.
         limitations: what this study cannot conclude, from its own facts.
-        margin: the smallest difference that matters; None: nobody said.
+        margin: the smallest difference that matters, in the metric's units; None: it was not declared.
         declared_before: the margin was declared before any run of the study had ended.
         refused: why there is no verdict; empty where there is one.
-        covers: what the intervals cover: "other seeds and other images" or "other seeds".
+        covers: what the intervals cover, see coverage.coverage.
         family: how many arms are tested together.
     """
 
@@ -60,7 +56,7 @@ class StudyVerdict:
 
     def of(self, arm: str) -> Comparison | None:
         """The verdict on an arm against the baseline; None for the baseline itself."""
-        return next((one for one in self.arms if one.arm == arm), None)
+        return next((comparison for comparison in self.arms if comparison.arm == arm), None)
 
 
 def judge(
@@ -73,18 +69,18 @@ def judge(
 ) -> StudyVerdict:
     """Compare every arm with the baseline, the best focal arm with the best BCE arm, and decide.
 
-    The steps: paired differences over the seeds with intervals that, where detections were kept, cover
-    other images too (statistics/intervals.py); Holm over the declared family, by the p of the t test, whose
-    sign-flip relative cannot fall below 2^(1 - n) and so could never pass with several arms; TOST
-    against the margin; the rule of paired.decide. BCE arms other than the baseline are no part of the
+    The steps: paired differences over the seeds with intervals that, where detections are stored, cover
+    other images too (statistics/intervals.py); Holm over the declared family, by the p of the t test,
+    because the sign-flip p cannot fall below 2^(1 - n) and could never pass with several arms; TOST
+    against the margin; the rule of paired.decide. BCE arms other than the baseline do not belong to the
     family unless it names them; they are a family of their own.
 
     Args:
         view: of the study; its metric, level and declaration count.
         partial: draw verdicts although runs are missing; never where arms were pruned.
-        generator: for the resamples of images and the splits of seeds. Equal generators, equal results.
+        generator: for the resamples of images and the splits of seeds; equal generators give equal results.
         margin: only where the study declared none; the text then says that it came afterwards.
-        artifacts: the runs' kept detections; None: those of the view, if it has any.
+        artifacts: the runs' stored detections; None: those of the view, if it has any.
     """
     declaration = declared_terms(view, margin)
     refused = completeness.refusal(view.runs, view.metric, partial)
@@ -93,83 +89,76 @@ def judge(
     terms = StudyTerms(view.level, declaration.margin, images, refused=bool(refused))
     comparisons = _against_baseline(view, arms, declaration, terms)
     decided = {(comparison.arm, comparison.against): comparison for comparison in comparisons}
-    main = headline(arms, terms, decided, _tuned(view), generator)
+    finalists = headline(arms, terms, decided, _tuned(view), generator)
     family = sum(declaration.in_family(arm.loss) for arm in arms if arm.arm != view.baseline)
+    findings = Findings(view, declaration, arms, comparisons, finalists, images, family, refused)
     return StudyVerdict(
-        sentence=sentence.of_study(view, comparisons, main, refused, declaration.margin),
+        sentence=sentence.of_study(findings),
         arms=comparisons,
-        headline=main,
-        recommended=_recommended(main),
-        limitations=limits.limitations(view, declaration, comparisons, main, images, arms, family),
+        headline=finalists,
+        recommended=_recommended(finalists),
+        limitations=limitations(findings),
         margin=declaration.margin,
         declared_before=declaration.declared_before,
         refused=refused,
-        covers=_covers(comparisons),
+        covers=coverage(comparisons),
         family=family,
     )
 
 
 def judged(view: StudyView, verdict: StudyVerdict) -> StudyView:
-    """The view with the verdicts in its arms table, so that every table and figure shows one truth.
+    """The view whose arms table has the comparisons, so that every table and figure shows the same numbers.
 
-    difference_low, difference_high and difference_sd are those of the verdict; difference_p remains the
-    sign-flip p. Columns seed_sd, image_se, df, p_t, p_holm, tost_p, correlation, pairing_gain, verdict,
-    more_seeds and note are added.
+    See comparisons.with_comparisons for the columns.
     """
-    arms = view.arms.copy()
-    by_arm = {one.arm: one for one in verdict.arms}
-    found = [by_arm.get(str(arm)) for arm in arms["arm"]]
-    for column, name in (
-        ("difference_low", "low"),
-        ("difference_high", "high"),
-        ("difference_sd", "seed_sd"),
-    ):
-        arms[column] = [math.nan if one is None else float(getattr(one, name)) for one in found]
-    for name in ("image_se", "df", "p_t", "p_holm", "tost_p", "correlation", "pairing_gain"):
-        arms[name] = [math.nan if one is None else float(getattr(one, name)) for one in found]
-    for name in ("verdict", "note"):
-        arms[name] = ["" if one is None else str(getattr(one, name)) for one in found]
-    arms["more_seeds"] = pd.array([None if one is None else one.more_seeds for one in found], dtype="Int64")
-    return replace(view, arms=arms)
+    return replace(view, arms=with_comparisons(view.arms, verdict.arms))
 
 
 def _arms(view: StudyView) -> list[ArmRuns]:
-    """Every arm with its runs that count, in the order of the arms table."""
-    rows = view.runs[view.runs["valid"] & view.runs[view.metric].notna()]
-    found = []
-    for _, arm in view.arms.iterrows():
-        own = rows[rows["arm"] == arm["arm"]]
-        seeds = [int(seed) for seed in own["seed"]]
-        values = pd.Series(own[view.metric].to_numpy(float), index=seeds)
-        ids = dict(zip(seeds, (str(run) for run in own["run_id"]), strict=True))
-        diverged, planned = int(arm["n_diverged"]), int(arm["n_planned"])
-        found.append(
-            ArmRuns(str(arm["arm"]), str(arm["setting"]), str(arm["loss"]), values, ids, diverged, planned)
+    """Every arm with its valid runs, in the order of the arms table."""
+    valid = view.runs[view.runs["valid"] & view.runs[view.metric].notna()]
+    arms = []
+    for _, row in view.arms.iterrows():
+        runs = valid[valid["arm"] == row["arm"]]
+        seeds = [int(seed) for seed in runs["seed"]]
+        arm = ArmRuns(
+            arm=str(row["arm"]),
+            setting=str(row["setting"]),
+            loss=str(row["loss"]),
+            values=pd.Series(runs[view.metric].to_numpy(float), index=seeds),
+            run_ids=dict(zip(seeds, map(str, runs["run_id"]), strict=True)),
+            diverged=int(row["n_diverged"]),
+            planned=int(row["n_planned"]),
         )
-    return found
+        arms.append(arm)
+    return arms
 
 
 def _images(
-    view: StudyView, arms: list[ArmRuns], kept: DetectionSource | None, generator: np.random.Generator
+    view: StudyView, arms: list[ArmRuns], detections: DetectionSource | None, generator: np.random.Generator
 ) -> ImageLevel:
     """AP on resampled images: of every run, or in a large study of the baseline and the best arms."""
-    if kept is None:
+    if detections is None:
         return ImageLevel()
-
-    def order(one: ArmRuns) -> tuple[bool, bool, float]:
-        mean = float(one.values.mean()) if len(one.values) else -math.inf
-        best_bce = one.loss == BASELINE_LOSS and one.arm != view.baseline
-        return one.arm != view.baseline, not best_bce, -mean
-
     chosen: list[str] = []
     count = 0
-    for one in sorted(arms, key=order):
-        if count + len(one.values) > MOST_RUNS:
+    for arm in _baseline_then_best(arms, view.baseline):
+        if count + len(arm.values) > MOST_RUNS:
             break
-        chosen.append(one.arm)
-        count += len(one.values)
+        chosen.append(arm.arm)
+        count += len(arm.values)
     rows = view.runs[view.runs["valid"] & view.runs["arm"].isin(chosen) & view.runs[view.metric].notna()]
-    return image_level(rows, view.metric, kept, generator)
+    return image_level(rows, view.metric, detections, generator)
+
+
+def _baseline_then_best(arms: Sequence[ArmRuns], baseline: str | None) -> list[ArmRuns]:
+    """The baseline, then the other BCE arms, then the rest; each from the highest mean to the lowest."""
+
+    def order(arm: ArmRuns) -> tuple[bool, bool, float]:
+        mean = float(arm.values.mean()) if len(arm.values) else -math.inf
+        return arm.arm != baseline, arm.loss != BASELINE_LOSS or arm.arm == baseline, -mean
+
+    return sorted(arms, key=order)
 
 
 def _against_baseline(
@@ -205,24 +194,20 @@ def _adjusted(p_values: list[float], in_family: list[bool]) -> list[float]:
     return adjusted
 
 
-def _covers(comparisons: list[Comparison]) -> str:
-    """What the intervals cover."""
-    compared = [comparison for comparison in comparisons if comparison.n_pairs > 1]
-    with_images = bool(compared) and all(math.isfinite(comparison.image_se) for comparison in compared)
-    return "other seeds and other images" if with_images else "other seeds"
-
-
 def _tuned(view: StudyView) -> tuple[str, ...]:
     """What differs between BCE's arms: 'pos_weight', 'gain'."""
     bce = view.arms[(view.arms["loss"] == BASELINE_LOSS) & (view.arms["n"] > 0)]
-    weights = (
-        bce["loss.pos_weight"].fillna(1.0) if "loss.pos_weight" in bce.columns else pd.Series(dtype=float)
-    )
-    found = [("pos_weight", weights), ("gain", bce["gain"])]
-    return tuple(name for name, values in found if values.nunique() > 1)
+    varied = []
+    if "loss.pos_weight" in bce.columns and bce["loss.pos_weight"].fillna(1.0).nunique() > 1:
+        varied.append("pos_weight")
+    if bce["gain"].nunique() > 1:
+        varied.append("gain")
+    return tuple(varied)
 
 
-def _recommended(main: Headline | None) -> str | None:
-    if main is None:
+def _recommended(finalists: Headline | None) -> str | None:
+    """The arm to use: the focal arm if it is better, BCE if it is not worse or as good; else None."""
+    if finalists is None:
         return None
-    return {BETTER: main.focal, WORSE: main.bce, EQUIVALENT: main.bce}.get(main.comparison.verdict)
+    arms = {BETTER: finalists.focal, WORSE: finalists.bce, EQUIVALENT: finalists.bce}
+    return arms.get(finalists.comparison.verdict)

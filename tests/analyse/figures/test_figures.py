@@ -16,9 +16,11 @@ from matplotlib.image import imread
 
 from ablation.analyse import figures
 from ablation.analyse.figures.shared import style
+from ablation.analyse.verdict.verdict import judge, judged
 from ablation.analyse.view import StudyView, study_view
 from ablation.errors import AblationError
 from ablation.records import StudyRecord
+from ablation.rng import generator
 
 FILES = tempfile.TemporaryDirectory()
 ALL = {figure.name: figure for figure in figures.discover()}
@@ -55,7 +57,8 @@ def holed(seeds: int) -> StudyRecord:
 def view_of(record: StudyRecord) -> StudyView:
     """The study with the files that its runs would have left."""
     folder = Path(tempfile.mkdtemp(dir=FILES.name))
-    return study_view(record, artifacts=made_up(record, folder))
+    view = study_view(record, artifacts=made_up(record, folder))
+    return judged(view, judge(study_view(record), partial=True, generator=generator(0, "figures")))
 
 
 def texts(name: str, record: StudyRecord) -> str:

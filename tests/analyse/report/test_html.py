@@ -215,7 +215,7 @@ def test_an_incomplete_study_gets_its_page_and_the_reason_instead_of_a_verdict(
     record = with_state(planted(), "bce", 3, "MISSING")
     report = write_report(record, tmp_path / "whole")
     page = Parsed(report.page.read_text(encoding="utf-8"))
-    assert "1 of 12 runs is no data (1 missing)" in page.text and "partial=true" in page.text
+    assert "1 of 12 runs has no result (1 missing)" in page.text and "partial=true" in page.text
     assert [a for a in page.of("div") if a.get("class") == "answer none"]
     partial = write_report(record, tmp_path / "part", partial=True)
     assert partial.verdict.headline.comparison.verdict == "better"

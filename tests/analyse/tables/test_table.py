@@ -12,9 +12,18 @@ from helpers.synthetic import bce, focal, grid, run, study, with_state
 
 from ablation.analyse.tables import settings as values
 from ablation.analyse.tables import table
+from ablation.analyse.verdict.verdict import judge, judged
+from ablation.analyse.view import study_view
 from ablation.records import PlannedRun, RunRecord, StudyRecord
+from ablation.rng import generator
 
 METRIC = "val/AP"
+
+
+def compared(record: StudyRecord) -> pd.DataFrame:
+    """The arms table with the comparisons of a verdict."""
+    view = study_view(record, METRIC)
+    return judged(view, judge(view, partial=True, generator=generator(0, "tables"))).arms
 
 
 @pytest.mark.parametrize(
@@ -73,9 +82,7 @@ def test_only_finished_runs_are_data(state: str) -> None:
     row = runs[(runs["seed"] == 3) & (runs["loss"] == "focal")]
     assert row[[METRIC, "val/AP50", "train/loss"]].isna().all(axis=None) and not row["valid"].any()
     numbers = ["n", "mean", "sd", "low", "high", "difference", "difference_low", "n_pairs", "n_finished"]
-    pd.testing.assert_frame_equal(
-        table.arms_table(runs, METRIC)[numbers], table.arms_table(table.runs_table(without), METRIC)[numbers]
-    )
+    pd.testing.assert_frame_equal(compared(dirty)[numbers], compared(without)[numbers])
     assert list(table.problems(runs)["problem"]) == [state.lower()]
     assert 0.99 not in set(table.curves(dirty, METRIC)["value"])
 
@@ -87,13 +94,7 @@ def test_a_planned_run_without_a_record_is_a_row() -> None:
     problem = table.problems(runs).iloc[0]
     assert problem["problem"] == "missing" and "loss.gamma=2.0" in problem["command"]
     arm = table.arms_table(runs, METRIC).set_index("arm").loc[focal(0.75, 2)[0]]
-    assert (arm["n_planned"], arm["n_finished"], arm["n_missing"], arm["n"], arm["n_pairs"]) == (
-        2,
-        1,
-        1,
-        1,
-        1,
-    )
+    assert arm["n_planned"] == 2 and arm["n_finished"] == arm["n_missing"] == arm["n"] == 1
 
 
 def test_an_arm_without_any_record_gets_its_settings_from_the_plan() -> None:
@@ -131,8 +132,8 @@ def test_a_record_that_the_plan_has_replaced_does_not_count() -> None:
 
 
 def test_one_arm_and_seed_with_two_configurations_is_a_conflict_and_neither_counts() -> None:
-    runs = table.runs_table(StudyRecord("s", [run(bce(), 0, 0.4, key="a"), run(bce(), 0, 0.5, key="b"),
-                                              run(bce(), 1, 0.3)]))  # fmt: skip
+    records = [run(bce(), 0, 0.4, key="a"), run(bce(), 0, 0.5, key="b"), run(bce(), 1, 0.3)]
+    runs = table.runs_table(StudyRecord("s", records))
     assert list(table.problems(runs)["problem"]) == ["conflict", "conflict"]
     arm = table.arms_table(runs, METRIC).iloc[0]
     assert (arm["n"], arm["mean"]) == (1, 0.3)
@@ -140,12 +141,11 @@ def test_one_arm_and_seed_with_two_configurations_is_a_conflict_and_neither_coun
 
 def test_arms_table_by_hand() -> None:
     """Differences .02, .04, .06: mean .04, sd .02, t(.975, 2) = 4.302653, half-width .0496828."""
-    scores = {0: (0.30, 0.32), 1: (0.40, 0.44), 2: (0.50, 0.56)}
-    records = [item for seed, (b, f) in scores.items()
-               for item in (run(bce(), seed, b), run(focal(0.5, 1), seed, f))]  # fmt: skip
-    records += [run(focal(0.5, 1), 3, 0.99), run(focal(0.5, 1), 4, 0.2, state="DIVERGED"),
-                run(focal(0.5, 1), 5, 0.2, state="KILLED"), run(bce(), 5, 0.2, state="STOPPED")]  # fmt: skip
-    arms = table.arms_table(table.runs_table(StudyRecord("s", records)), METRIC)
+    records = [run(bce(), seed, value) for seed, value in enumerate((0.30, 0.40, 0.50))]
+    records += [run(focal(0.5, 1), seed, value) for seed, value in enumerate((0.32, 0.44, 0.56, 0.99))]
+    records += [run(focal(0.5, 1), 4, 0.2, state="DIVERGED"), run(focal(0.5, 1), 5, 0.2, state="KILLED")]
+    records += [run(bce(), 5, 0.2, state="STOPPED")]
+    arms = compared(StudyRecord("s", records))
     base, arm = arms.iloc[0], arms.iloc[1]
     assert base["baseline"] and not arm["baseline"]
     assert (base["mean"], base["sd"]) == pytest.approx((0.4, 0.1))
@@ -153,8 +153,8 @@ def test_arms_table_by_hand() -> None:
     assert (arm["n"], arm["n_pairs"], arm["n_planned"], arm["n_diverged"], arm["n_failed"]) == (4, 3, 6, 1, 1)
     assert base["n_unfinished"] == 1 and math.isnan(base["difference"]) and base["n_pairs"] == 0
     assert arm["mean"] == pytest.approx((0.32 + 0.44 + 0.56 + 0.99) / 4)
-    found = arm[["difference", "difference_sd", "difference_low", "difference_high", "difference_p"]]
-    assert list(found) == pytest.approx([0.04, 0.02, 0.04 - 0.0496828, 0.04 + 0.0496828, 0.25], abs=1e-6)
+    numbers = arm[["difference", "difference_sd", "difference_low", "difference_high", "difference_p"]]
+    assert list(numbers) == pytest.approx([0.04, 0.02, 0.04 - 0.0496828, 0.04 + 0.0496828, 0.25], abs=1e-6)
 
 
 def test_arms_are_sorted_baseline_first_then_by_settings() -> None:
