@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
+from helpers.shared import VARIABLE, copy_of, made_once
+from helpers.studies import train_little
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
@@ -17,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LONGEST_FIRST = [
     "study/test_study.py",
+    "study/test_study_faults.py",
     "faults/test_launchers_killed.py",
     "training/test_run.py",
     "study/forecast/test_forecast.py",
@@ -41,6 +46,18 @@ LONGEST_FIRST = [
 order of collection: with the long ones first, both workers end at about the same time."""
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """The folder of what all workers share; they inherit the variable."""
+    if not hasattr(config, "workerinput"):
+        os.environ[VARIABLE] = tempfile.mkdtemp(prefix="ablation-tests-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove it."""
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ.pop(VARIABLE), ignore_errors=True)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files first; the order within a file stays."""
     rank = {ROOT / "tests" / name: number for number, name in enumerate(LONGEST_FIRST)}
@@ -51,6 +68,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def root() -> Path:
     """The checkout."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def finished_study() -> Path:
+    """The working folder of a finished study `little`: three arms, two seeds. Not to be written to."""
+    return made_once("study", train_little)
+
+
+@pytest.fixture
+def copied_study(finished_study: Path, tmp_path: Path) -> Path:
+    """A copy of it to write to."""
+    return copy_of(finished_study, tmp_path)
 
 
 @pytest.fixture(scope="session")

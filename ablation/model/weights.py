@@ -117,9 +117,23 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
     for key, value in state_dict.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise DataError(f"{path}: '{one_line(key, 80)}' is a {type(value).__name__}, not a tensor")
+        why = _not_plain(value, key.endswith(COUNTER))
+        if why:
+            raise DataError(f"{path}: '{one_line(key, 80)}' is {why}; save plain tensors of numbers")
     if all(key.startswith("module.") for key in state_dict):
         state_dict = {key.removeprefix("module."): value for key, value in state_dict.items()}
     return dict(state_dict)
+
+
+def _not_plain(value: Tensor, counter: bool) -> str:
+    """Why a tensor cannot be the weights of a network; empty where it can."""
+    if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
+        return f"no dense tensor with numbers ({str(value.layout).removeprefix('torch.')}, {value.device})"
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        return f"a tensor of {value.numel():,} numbers of which the file holds fewer"
+    if not (value.is_floating_point() or counter):
+        return f"of type {str(value.dtype).removeprefix('torch.')}, which weights never are"
+    return ""
 
 
 def _assign(detector: Detector, state_dict: dict[str, Tensor], path: Path, load_heads: bool) -> LoadReport:
@@ -132,7 +146,7 @@ def _assign(detector: Detector, state_dict: dict[str, Tensor], path: Path, load_
         live = network.get(key)
         if live is None:
             raise DataError(f"{path}: another architecture: this network has no '{key}'")
-        if not torch.isfinite(value).all():
+        if not torch.isfinite(value.to(live.dtype)).all():
             raise DataError(f"{path}: '{key}' holds numbers that are not finite: a damaged file")
         if key.endswith("running_var") and (value < 0).any():
             raise DataError(f"{path}: '{key}' has negative variances: a damaged file or another architecture")

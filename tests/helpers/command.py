@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
 import json
+import logging
 import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+from helpers.shared import put_store
 from helpers.warm_command import ENVIRONMENT, LIMIT_S, WarmCommand
 from helpers.warm_command import ROOT as ROOT
 
@@ -31,8 +36,37 @@ TINY = [
 
 
 def ablation(folder: Path, *arguments: str, check: int | None = 0) -> subprocess.CompletedProcess[str]:
-    """Run the command in `folder`; `check` is the exit code it must have (None: any)."""
+    """Run the command in `folder`; `check` is the exit code it must have (None: any).
+
+    A command that trains into a new folder gets an empty store; see put_store.
+    """
+    tracks = not any(argument.startswith(("tracking", "uri=")) for argument in arguments)
+    if check == 0 and arguments[0] in ("train", "import") and tracks and not (folder / "mlflow.db").exists():
+        put_store(folder)
     return _checked(_warm().run(folder, arguments), check)
+
+
+def in_this_process(folder: Path, *arguments: str, check: int | None = 0) -> subprocess.CompletedProcess[str]:
+    """As `ablation`, by calling its main function: for errors that come before anything is started."""
+    from ablation import cli
+
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    handlers = list(logging.getLogger().handlers)
+    with (
+        contextlib.chdir(folder),
+        mock.patch.dict(os.environ),
+        mock.patch.object(sys, "argv", ["ablation", *arguments]),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        finally:
+            logging.getLogger().handlers[:] = handlers
+    result = subprocess.CompletedProcess(["ablation", *arguments], code, out.getvalue(), err.getvalue())
+    return _checked(result, check)
 
 
 def started_from_nothing(

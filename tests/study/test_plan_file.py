@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from helpers.command import TINY, ablation, error_line
+from helpers.command import TINY, ablation, error_line, in_this_process
 
 from ablation.records import Declaration
 from ablation.study.plan_file import extend_plan, read_plan
@@ -26,17 +26,16 @@ def test_the_first_declaration_stays_and_a_changed_margin_is_added(tmp_path: Pat
     assert load_study(store, "declared").declared == tuple(plan.declared)
 
 
-def test_a_margin_is_no_part_of_a_run(tmp_path: Path) -> None:
+def test_a_margin_is_no_part_of_a_run(copied_study: Path) -> None:
     """Else a margin that was thought over would train everything anew."""
-    run = ["train", *TINY, "train.epochs=1"]
-    ablation(tmp_path, *run)
-    again = ablation(tmp_path, *run, "analysis.margin=0.3", "analysis.metric=val/AP50")
+    run = ["train", *TINY, "study=little", "seed=1"]
+    again = ablation(copied_study, *run, "analysis.margin=0.3", "analysis.metric=val/AP50")
     assert "FINISHED already" in again.stderr
-    assert len(list(tmp_path.glob("runs/*/*/*/run.json"))) == 1
+    assert len(list(copied_study.glob("runs/*/*/*/run.json"))) == 6
 
 
 def test_a_margin_that_is_none_is_refused(tmp_path: Path) -> None:
-    result = ablation(tmp_path, "train", *TINY, "analysis.margin=0", check=2)
+    result = in_this_process(tmp_path, "train", *TINY, "analysis.margin=0", check=2)
     assert "analysis.margin: found 0.0, must be > 0" in error_line(result)
 
 

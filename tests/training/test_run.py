@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.command import TINY, ablation, metrics, notes, run_folders, started_from_nothing
+from helpers.command import TINY, ablation, metrics, notes, run_folders
 
 from ablation.tracking.store import Store
 from ablation.tracking.study_record import load_study
@@ -20,7 +20,7 @@ from ablation.training.evaluate import coco_metrics
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One finished run of four epochs, with everything random switched on."""
     folder = tmp_path_factory.mktemp("reference")
-    started_from_nothing(folder, "train", *TINY, "augment=yolov4", "train.epochs=4", "loss=focal")
+    ablation(folder, "train", *TINY, "augment=yolov4", "train.epochs=4", "loss=focal")
     return folder
 
 

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from helpers.command import TINY, ablation, error_line, run_folders
+from helpers.command import ablation, error_line, in_this_process, run_folders
+from helpers.shared import copy_of
 
 from ablation.commands.confirm.choice import Choice, arguments, fix_choice, overrides_of
 from ablation.errors import UsageError
@@ -23,11 +24,9 @@ def settings(params: dict[str, str]) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def confirmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def confirmed(finished_study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study of BCE and two focal arms, confirmed."""
-    folder = tmp_path_factory.mktemp("confirm")
-    grid = ["loss=bce,focal", "loss.gamma=1,2", "seed=0,1", "study=little"]
-    ablation(folder, "train", "-m", *TINY, *grid)
+    folder = copy_of(finished_study, tmp_path_factory.mktemp("confirm"))
     result = ablation(folder, "confirm", "study=little", "seeds=10-11")
     assert "on fresh seeds" in result.stdout and "test/AP" in result.stdout
     return folder
@@ -68,11 +67,11 @@ def test_confirming_again_trains_nothing_and_says_the_same(confirmed: Path) -> N
 
 
 def test_a_second_look_and_stale_seeds_are_refused(confirmed: Path) -> None:
-    again = ablation(confirmed, "confirm", "study=little", "seeds=12,13", check=2)
+    again = in_this_process(confirmed, "confirm", "study=little", "seeds=12,13", check=2)
     assert "was fixed before" in error_line(again) and "seeds=10,11" in error_line(again)
-    stale = ablation(confirmed, "confirm", "study=little", "seeds=1,12", check=2)
+    stale = in_this_process(confirmed, "confirm", "study=little", "seeds=1,12", check=2)
     assert "seeds: 1 took part in the choice" in error_line(stale)
-    word = ablation(confirmed, "confirm", "study=little", "seeds=many", check=2)
+    word = in_this_process(confirmed, "confirm", "study=little", "seeds=many", check=2)
     assert "seeds=many: must be whole numbers" in error_line(word)
 
 

@@ -7,27 +7,13 @@ from pathlib import Path
 
 import pytest
 from helpers.command import TINY, ablation, error_line, run_folders
+from helpers.studies import put_sweep
 
 from ablation.study.forecast.seeds import seeds_text
 from ablation.study.halving import losers
 from ablation.tracking.run_folder import RunFolder
 from ablation.tracking.store import Store
 from ablation.tracking.study_record import load_study
-
-SWEEP = """\
-# @package _global_
-study: little
-seeds: [0, 1]
-arms:
-  - {loss: bce}
-  - {loss: focal, loss.alpha: 0.25, loss.gamma: [0, 2]}
-"""
-
-
-def folder_with_sweep(folder: Path) -> Path:
-    (folder / "sweeps").mkdir()
-    (folder / "sweeps" / "little.yaml").write_text(SWEEP)
-    return folder
 
 
 def everything(folder: Path) -> dict[str, tuple[int, int]]:
@@ -47,7 +33,7 @@ def states(folder: Path) -> dict[str, set[str]]:
 @pytest.fixture(scope="module")
 def pruned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study of which one arm was pruned after its first epoch; what plan said before is kept."""
-    folder = folder_with_sweep(tmp_path_factory.mktemp("plan"))
+    folder = put_sweep(tmp_path_factory.mktemp("plan"))
     before = ablation(folder, "plan", "sweeps=little", *TINY, "measure=true")
     assert (
         run_folders(folder) == [] and not (folder / "runs").exists() and not (folder / "mlflow.db").exists()

@@ -1,0 +1,56 @@
+"""Wrong usage gets one line, and starts nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from helpers.command import ablation, error_line, in_this_process, run_folders
+
+
+def test_the_process_ends_with_exit_code_2_and_one_line(tmp_path: Path) -> None:
+    result = ablation(tmp_path, "train", "loss=fokal", check=2)
+    assert "loss=fokal: no such file loss/fokal.yaml" in error_line(result)
+    assert result.stderr.count("\n") == 1 and result.stdout == "", result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (
+            ["train", "-m", "sweeps=typo"],
+            2,
+            "sweeps=typo: no such file sweeps/typo.yaml; there are: alpha_gamma",
+        ),
+        (["train", "sweeps=demo"], 2, "add -m"),
+        (["train", "loss=fokal"], 2, "loss=fokal: no such file loss/fokal.yaml; there are: "),
+        (["train", "los=focal"], 2, "los: no such key; there are: data, model, loss"),
+        (["train", "loss=focal", "loss.gama=1"], 2, "loss.gama: no such key; there are: alpha, gamma"),
+        (["train", "loss=focal", "loss.gamma=-1"], 2, "loss.gamma: found -1.0, must be >= 0"),
+        (["train", "loss=focal", "loss.gamma=x"], 2, "loss.gamma"),
+        (["train", "loss=focal", "loss.alpha=2"], 2, "loss.alpha: found 2.0, must be in [0, 1]"),
+        (
+            ["train", "train.epochs=abc"],
+            2,
+            "train.epochs=abc: Value 'abc' of type 'str' could not be converted",
+        ),
+        (["train", "loss.gamma="], 2, "loss.gamma"),
+        (["train", "loss=bce", "loss.gamma=2"], 2, "loss.gamma: no such key; there are: pos_weight"),
+        (["train", "data=voc", "data.root=nowhere"], 2, "nowhere"),
+        (["train", "data.train_images=4", "data.val_images=4", "train.batch_size=16"], 2, "train.batch_size"),
+        (["train", "loss=focal", "loss.gamma=0,-1", "-m"], 2, "loss.gamma: found -1.0"),
+        (["report", "study=nothing"], 2, "mlflow.db"),
+        (["report"], 2, "study=... is missing"),
+        (["report", "studdy=x"], 2, "studdy=x"),
+        (["repport"], 2, "repport: no such command"),
+        (["sync", "out=nowhere"], 2, "nowhere"),
+    ],
+)
+def test_wrong_usage_gets_one_line_and_exit_code_2(
+    tmp_path: Path, arguments: list[str], code: int, message: str
+) -> None:
+    result = in_this_process(tmp_path, *arguments, check=code)
+    assert message in error_line(result)
+    assert result.stderr.count("\n") == 1, result.stderr
+    assert run_folders(tmp_path) == []
