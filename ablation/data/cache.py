@@ -2,7 +2,8 @@
 
 `disk`: one file per split in the cache folder, mapped into memory. Processes share it through the
 system's page cache; the first one writes it under a lock while the others wait, and it appears by
-a rename, so that nobody ever reads a part of it.
+a rename, so that nobody ever reads a part of it. Its header holds a hash (XXH3, 128 bits) of the key and
+all pixels, which every process checks before its first read; a file that fails is written anew.
 `ram`: the same bytes in anonymous memory. Runs in one process share them, and so do the workers
 of its loader; other processes hold their own.
 `none`: every read decodes.
@@ -11,6 +12,7 @@ of its loader; other processes hold their own.
 from __future__ import annotations
 
 import contextlib
+import logging
 import mmap
 import os
 import shutil
@@ -22,16 +24,24 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from ablation.data.dataset import Example, Image, Split
 from ablation.errors import DataError, UsageError
 from ablation.files import exclusive_lock, sha256_text, write_atomic
 
+log = logging.getLogger(__name__)
+
 MODES = ("ram", "disk", "none")
-_MAGIC = b"ablation pixels 1".ljust(64, b"\0")
+_HEADER_BYTES = 64
+_BLOCK_BYTES = 1 << 20
+_SETTLED_NS = 100_000_000  # a later change within the clock's grain would leave the same times
 SPLITS_IN_RAM = 4
+Stamp = tuple[int, int, int, int]
 _ram: OrderedDict[str, Pixels] = OrderedDict()
+_verified: dict[Path, Stamp] = {}
+"""Files whose content this process has checked, as they were then."""
 
 
 def cached(split: Split, *, mode: str, folder: Path, key: str) -> Split:
@@ -43,6 +53,10 @@ def cached(split: Split, *, mode: str, folder: Path, key: str) -> Split:
         key: names the pixels: equal keys, equal images in equal order.
     """
     return split if mode == "none" else CachedSplit(split, mode, folder, key)
+
+
+def _header(digest: bytes) -> bytes:
+    return (b"ablation pixels 2 xxh3 " + digest.hex().encode()).ljust(_HEADER_BYTES, b"\0")
 
 
 class Pixels:
@@ -67,7 +81,7 @@ class Pixels:
 def starts(examples: Sequence[Example]) -> list[int]:
     """The byte at which each image begins, and last the length of the whole."""
     sizes = [example.width_px * example.height_px * 3 for example in examples]
-    return [int(value) for value in np.cumsum([len(_MAGIC), *sizes], dtype=np.int64)]
+    return [int(value) for value in np.cumsum([_HEADER_BYTES, *sizes], dtype=np.int64)]
 
 
 class CachedSplit(Split):
@@ -95,29 +109,41 @@ class CachedSplit(Split):
 
     def _open(self) -> Pixels:
         if self.mode == "disk":
-            return _on_disk(self.source, self.folder / f"pixels-{self.key}.bin")
+            return _on_disk(self.source, self.folder / f"pixels-{self.key}.bin", self.key)
         if self.key not in _ram:
-            _ram[self.key] = _in_memory(self.source)
+            _ram[self.key] = _in_memory(self.source, self.key)
         _ram.move_to_end(self.key)
         while len(_ram) > SPLITS_IN_RAM:
             _ram.popitem(last=False)
         return _ram[self.key]
 
     def __getstate__(self) -> dict[str, Any]:
-        """For a loader's worker: where the pixels are, never the pixels."""
+        """For a loader's worker: where the pixels are and what this process has checked, never the pixels."""
         self.prepare()
         state = dict(self.__dict__)
-        state["_pixels"] = None if self._pixels is None else self._pixels.path
+        state["_pixels"] = None
+        if self._pixels is not None:
+            path = self._pixels.path
+            state["_pixels"] = path, _verified.get(path)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        path = state.pop("_pixels")
+        place = state.pop("_pixels")
         self.__dict__.update(state)
-        self._pixels = None if path is None else Pixels(path, self.examples)
+        self._pixels = None
+        if place is None:
+            return
+        path, verified = place
+        if self.mode == "ram":
+            self._pixels = Pixels(path, self.examples)
+        elif verified is not None and verified == stamp(path):
+            _verified[path] = verified
+            self._pixels = Pixels(path, self.examples)
 
 
-def _write(split: Split, file: IO[bytes]) -> None:
-    file.write(_MAGIC)
+def _write(split: Split, key: str, file: IO[bytes]) -> None:
+    digest = xxhash.xxh3_128(key.encode())
+    file.write(bytes(_HEADER_BYTES))
     for index, example in enumerate(split.examples):
         image = split.read(index)
         if image.shape != (example.height_px, example.width_px, 3):
@@ -125,10 +151,14 @@ def _write(split: Split, file: IO[bytes]) -> None:
                 f"{example.name}: the image is {image.shape[1]} x {image.shape[0]} px, but was "
                 f"{example.width_px} x {example.height_px} px when the data set was opened"
             )
-        file.write(np.ascontiguousarray(image).data)
+        pixels = np.ascontiguousarray(image).data
+        digest.update(pixels)
+        file.write(pixels)
+    file.seek(0)
+    file.write(_header(digest.digest()))
 
 
-def _in_memory(split: Split) -> Pixels:
+def _in_memory(split: Split, key: str) -> Pixels:
     needed = starts(split.examples)[-1]
     free = _free_memory()
     if free is not None and needed > 0.8 * free:
@@ -143,7 +173,7 @@ def _in_memory(split: Split) -> Pixels:
     descriptor = os.memfd_create("ablation-pixels", os.MFD_CLOEXEC)
     try:
         with os.fdopen(descriptor, "wb", closefd=False) as file:
-            _write(split, file)
+            _write(split, key, file)
         return Pixels(Path(f"/proc/{os.getpid()}/fd/{descriptor}"), split.examples, keep=descriptor)
     except BaseException:
         os.close(descriptor)
@@ -158,16 +188,16 @@ def _free_memory() -> int | None:
     return None
 
 
-def _on_disk(split: Split, path: Path) -> Pixels:
+def _on_disk(split: Split, path: Path, key: str) -> Pixels:
     needed = starts(split.examples)[-1]
     try:
-        while not _whole(path, needed):
+        while not _verify(path, needed, key):
             with exclusive_lock(path.with_suffix(".lock")) as locked:
                 if not locked:
                     time.sleep(0.1)
                     continue
-                if not _whole(path, needed):
-                    _build(split, path, needed)
+                if not _verify(path, needed, key):
+                    _build(split, path, needed, key)
         return Pixels(path, split.examples)
     except OSError as error:
         raise UsageError(
@@ -176,7 +206,9 @@ def _on_disk(split: Split, path: Path) -> Pixels:
         ) from error
 
 
-def _build(split: Split, path: Path, needed: int) -> None:
+def _build(split: Split, path: Path, needed: int, key: str) -> None:
+    if path.exists():
+        log.warning("data: %s: damaged, or written by another version; the images are decoded anew", path)
     for left in path.parent.glob(f".{path.name}.*.tmp"):
         left.unlink(missing_ok=True)  # of a writer that was killed: the lock shows that none lives
     free = shutil.disk_usage(path.parent).free
@@ -185,12 +217,40 @@ def _build(split: Split, path: Path, needed: int) -> None:
             f"data.cache=disk: the decoded images take {needed / 1e9:.1f} GB and {path.parent} has "
             f"{free / 1e9:.1f} GB free; set data.cache_dir to a larger disk, or data.cache=none"
         )
-    write_atomic(path, lambda file: _write(split, file))
+    write_atomic(path, lambda file: _write(split, key, file))
+    if not _verify(path, needed, key):
+        raise DataError(
+            f"{path}: what was just written reads back differently, so the disk is at fault; set "
+            "data.cache_dir to another one, or data.cache=none"
+        )
 
 
-def _whole(path: Path, length: int) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(len(_MAGIC)) == _MAGIC and os.fstat(file.fileno()).st_size == length
-    except FileNotFoundError:
+def _verify(path: Path, length: int, key: str) -> bool:
+    """Whether the file holds what `_write` wrote for this key: read in full, once per process."""
+    before = stamp(path)
+    if before is None or before[1] != length:
         return False
+    if _verified.get(path) == before:
+        return True
+    digest, block = xxhash.xxh3_128(key.encode()), bytearray(_BLOCK_BYTES)
+    with path.open("rb", buffering=0) as file:
+        try:
+            header = file.read(_HEADER_BYTES)
+            while count := file.readinto(block):
+                digest.update(memoryview(block)[:count])
+        except OSError:  # a part of the disk that cannot be read any more
+            return False
+    if header != _header(digest.digest()) or stamp(path) != before:
+        return False
+    if time.time_ns() - max(before[2:]) > _SETTLED_NS:
+        _verified[path] = before
+    return True
+
+
+def stamp(path: Path) -> Stamp | None:
+    """What changes with a file's content: inode, size in bytes, times of change; None: no such file."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

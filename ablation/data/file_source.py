@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ablation.data.cache import MODES, cached
 from ablation.data.dataset import DataSource, DetectionData, Fault, Split
+from ablation.data.decode import MAX_PIXELS
 from ablation.data.file_split import BAD_BOXES, RawExample, build_split
 from ablation.data.hash_split import SplitName, take
 from ablation.errors import UsageError, require
@@ -65,6 +66,9 @@ class FileSource(DataSource):
         skip_damaged: leave out (and count) images that, or whose annotations, cannot be read.
         bad_boxes: "error", or "drop" to leave out (and count) boxes without area, outside the image,
             or of an unknown class.
+        max_pixels: width x height of the largest image that is read; a larger one is refused by its header,
+            like one that is damaged. No part of a run's identity: which images are used is in the
+            fingerprint.
         cache: where decoded images are kept: "disk", "ram" or "none".
         cache_dir: folder for them and for the memory of checked files.
     """
@@ -74,12 +78,14 @@ class FileSource(DataSource):
     test_share: float = field(default=0.0, metadata=NOT_IDENTITY)
     skip_damaged: bool = False
     bad_boxes: str = "error"
+    max_pixels: int = field(default=MAX_PIXELS, metadata=NOT_IDENTITY)
     cache: str = field(default="disk", metadata=NOT_IDENTITY)
     cache_dir: str = field(default=".cache/data", metadata=NOT_IDENTITY)
 
     def __post_init__(self) -> None:
         require(self.bad_boxes in BAD_BOXES, "bad_boxes", self.bad_boxes, f"one of {', '.join(BAD_BOXES)}")
         require(self.cache in MODES, "cache", self.cache, f"one of {', '.join(MODES)}")
+        require(1 <= self.max_pixels <= 2**30, "max_pixels", self.max_pixels, f"1 to {2**30}")
         for key in ("val_share", "test_share"):
             require(0 <= getattr(self, key) < 1, key, getattr(self, key), "in [0, 1)")
 
@@ -143,7 +149,12 @@ class FileSource(DataSource):
         folder = Path(self.cache_dir).expanduser()
         memory = None if self.cache == "none" else folder
         split = build_split(
-            raws, classes, skip_damaged=self.skip_damaged, bad_boxes=self.bad_boxes, memory=memory
+            raws,
+            classes,
+            skip_damaged=self.skip_damaged,
+            bad_boxes=self.bad_boxes,
+            memory=memory,
+            max_pixels=self.max_pixels,
         )
         split.faults.extend(reader.faults[name])
         return cached(split, mode=self.cache, folder=folder, key=split.pixels_key())

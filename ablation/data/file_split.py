@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 
 from ablation.data.dataset import Example, Fault, Image, Split
-from ablation.data.decode import read_image
+from ablation.data.decode import MAX_PIXELS, DamagedImage, decode, read_content
 from ablation.data.image_check import CheckedImage, check_images
+from ablation.data.orientation import UPRIGHT, swaps_sides, upright_box
 from ablation.errors import DataError
 from ablation.files import canonical_json, sha256_text
 
@@ -71,16 +73,28 @@ class FileSplit(Split):
     """Examples with their files, ordered by name, so that the order of a listing does not matter."""
 
     def __init__(
-        self, examples: list[Example], paths: list[Path], hashes: list[str], faults: list[Fault]
+        self,
+        examples: list[Example],
+        paths: list[Path],
+        hashes: list[str],
+        faults: list[Fault],
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         order = sorted(range(len(examples)), key=lambda index: examples[index].name)
         self.examples = [examples[index] for index in order]
         self.paths = [paths[index] for index in order]
         self.hashes = [hashes[index] for index in order]
-        self.faults = faults
+        self.faults, self.max_pixels = faults, max_pixels
 
     def read(self, index: int) -> Image:
-        return read_image(self.paths[index])
+        path = self.paths[index]
+        try:
+            content = read_content(path, self.max_pixels)
+            if sha256(content).hexdigest() != self.hashes[index]:
+                raise DataError(f"{path}: has changed since the data set was opened; start the command again")
+            return decode(content, self.max_pixels)
+        except DamagedImage as error:
+            raise DataError(f"{path}: {error}") from error
 
     def pixels_key(self) -> str:
         """Names the decoded images, whatever their annotations are."""
@@ -107,6 +121,7 @@ def build_split(
     skip_damaged: bool,
     bad_boxes: str,
     memory: Path | None,
+    max_pixels: int = MAX_PIXELS,
 ) -> FileSplit:
     """Check images and boxes; refuse or drop what is wrong, and count what was dropped.
 
@@ -118,6 +133,7 @@ def build_split(
             image by more than one pixel. Up to one pixel is clipped silently: formats differ by
             that much in where they begin to count.
         memory: folder in which the check of unchanged images is remembered, or None.
+        max_pixels: an image of more is damaged: see data.max_pixels.
     """
     faults: list[Fault] = []
     damaged: list[Fault] = []
@@ -127,7 +143,8 @@ def build_split(
     hashes: list[str] = []
     indices = {name: index for index, name in enumerate(classes)}
     images = [raw.image for raw in raws if raw.image is not None and raw.damage is None]
-    checks = dict(zip(images, check_images(images, memory), strict=True))
+    checks = dict(zip(images, check_images(images, memory, max_pixels=max_pixels), strict=True))
+    turned: list[tuple[Path, int, bool]] = []
     for raw in raws:
         damage = _damage(raw, checks)
         if damage is not None:
@@ -136,12 +153,15 @@ def build_split(
         assert raw.image is not None
         checked = checks[raw.image]
         size = (checked.width_px, checked.height_px)
+        if checked.orientation != UPRIGHT:
+            raw, boxes_turned = _upright(raw, size, checked.orientation)
+            turned.append((raw.image or raw.annotation, checked.orientation, boxes_turned))
         if raw.stated_px is not None and raw.stated_px != size:
             stated, real = (f"{width} x {height} px" for width, height in (raw.stated_px, size))
             what = f"says the image is {stated}, it is {real}"
             faults.append(Fault(str(raw.annotation), what, "kept, boxes read in the image's own pixels"))
         examples.append(_example(raw, size, indices, bad))
-        paths.append(raw.image)
+        paths.append(raw.image)  # type: ignore[arg-type]
         hashes.append(checked.sha256)
     if damaged and not skip_damaged:
         cure = "restore the file, or leave such images out with data.skip_damaged=true"
@@ -151,7 +171,41 @@ def build_split(
         raise _refusal(bad, "box", cure)
     if raws and not examples:
         raise DataError(f"{damaged[0].file}: {damaged[0].what}; no image of this split can be used")
-    return FileSplit(examples, paths, hashes, [*damaged, *bad, *faults])
+    faults += _orientation_fault(turned)
+    return FileSplit(examples, paths, hashes, [*damaged, *bad, *faults], max_pixels)
+
+
+def _upright(raw: RawExample, upright_px: tuple[int, int], orientation: int) -> tuple[RawExample, bool]:
+    """The annotation in the upright image, and whether its boxes had to be turned.
+
+    Tools show, and so annotate, the upright image; an annotation is of the image as stored only where the
+    size that it states says so.
+    """
+    stored_px = (upright_px[1], upright_px[0]) if swaps_sides(orientation) else upright_px
+    if raw.stated_px != stored_px or stored_px == upright_px:
+        return raw, False
+    boxes = [
+        replace(box, corners_xyxy=upright_box(_numbers(box), stored_px, orientation)) for box in raw.boxes
+    ]
+    return replace(raw, boxes=boxes, stated_px=upright_px), True
+
+
+def _numbers(box: RawBox) -> tuple[float, float, float, float]:
+    x1, y1, x2, y2 = (math.nan if value is None else value for value in box.corners_xyxy)
+    return x1, y1, x2, y2
+
+
+def _orientation_fault(turned: Sequence[tuple[Path, int, bool]]) -> list[Fault]:
+    """One line for all images of a split that EXIF turns."""
+    if not turned:
+        return []
+    path, orientation, _ = turned[0]
+    boxes = sum(boxes_turned for _, _, boxes_turned in turned)
+    what = f"{len(turned)} images have an EXIF orientation, this is the first ({orientation})"
+    action = "applied: images turned upright; boxes are read as drawn on the upright image"
+    if boxes:
+        action += f", but those of {boxes} images, which state the size as stored, were turned too"
+    return [Fault(str(path), what, action)]
 
 
 def _damage(raw: RawExample, checks: Mapping[Path, CheckedImage]) -> Fault | None:
@@ -206,7 +260,7 @@ def _check_box(
         return None, f"class {box.label!r} is not one of data.classes ({', '.join(indices)})"
     width, height = size_px
     limits = (width, height, width, height)
-    values = [math.nan if value is None else value for value in box.corners_xyxy]
+    values = list(_numbers(box))
     if normalised:
         values = [value * limit for value, limit in zip(values, limits, strict=True)]
     text = ", ".join(f"{value:g}" for value in values)

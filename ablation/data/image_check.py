@@ -7,17 +7,34 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from threading import Lock
 
-from ablation.data.decode import DamagedImage, decode
-from ablation.files import sha256_text, write_json
+import xxhash
 
-_VERSION = 1
+from ablation.data.decode import (
+    MAX_PIXELS,
+    DamagedImage,
+    OversizedImage,
+    decode_stored,
+    read_content,
+    read_header,
+)
+from ablation.data.orientation import UPRIGHT
+from ablation.files import canonical_json, sha256_text, write_text
+
 SETTLED_S = 2.0
+_VERSION = 2
+_THREADS = 4
+_LARGE_PIXELS, _LARGE_BYTES = 8_000_000, 16_000_000
+_large = Lock()
+"""Held while a large image is decoded: of those only one at a time, so that memory stays bounded."""
+
+Stamp = tuple[int, int, int]
+"""Size in bytes and both times of change in ns of a file: equal, then the file is taken as unchanged."""
 
 
 @dataclass(frozen=True)
@@ -26,32 +43,48 @@ class CheckedImage:
 
     Attributes:
         sha256: of the file's content; empty where it could not be read.
-        width_px, height_px: as decoded; 0 where it could not be.
+        width_px, height_px: as decoded, upright; 0 where it could not be.
+        orientation: 1 to 8, see orientation.py.
         damage: what is wrong with it, or None.
+        oversized: it exceeds data.max_pixels; not remembered, since another limit may let it pass.
     """
 
     sha256: str
     width_px: int
     height_px: int
     damage: str | None
+    orientation: int = UPRIGHT
+    oversized: bool = False
 
 
-def check_image(path: Path) -> CheckedImage:
+def check_image(path: Path, max_pixels: int = MAX_PIXELS) -> CheckedImage:
     """Read, hash and decode one file."""
+    with contextlib.suppress(OSError):
+        if path.stat().st_size > _LARGE_BYTES:
+            with _large:
+                return _check(path, max_pixels, alone=True)
+    return _check(path, max_pixels, alone=False)
+
+
+def _check(path: Path, max_pixels: int, alone: bool) -> CheckedImage:
+    digest = ""
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        return CheckedImage("", 0, 0, f"cannot be read: {error.strerror}")
-    digest = hashlib.sha256(content).hexdigest()
-    try:
-        height, width = decode(content).shape[:2]
+        content = read_content(path, max_pixels)
+        digest = hashlib.sha256(content).hexdigest()
+        header = read_header(content, max_pixels)
+        width, height = header.upright_px
+        with contextlib.nullcontext() if alone or width * height < _LARGE_PIXELS else _large:
+            decode_stored(content, header)
     except DamagedImage as error:
-        return CheckedImage(digest, 0, 0, str(error))
-    return CheckedImage(digest, width, height, None)
+        return CheckedImage(digest, 0, 0, str(error), oversized=isinstance(error, OversizedImage))
+    return CheckedImage(digest, width, height, None, header.orientation)
 
 
 def check_images(
-    paths: Sequence[Path], memory: Path | None, settled_s: float = SETTLED_S
+    paths: Sequence[Path],
+    memory: Path | None,
+    settled_s: float = SETTLED_S,
+    max_pixels: int = MAX_PIXELS,
 ) -> list[CheckedImage]:
     """Check every file, in the order given.
 
@@ -60,54 +93,72 @@ def check_images(
             times of change) is not decoded again; None checks everything anew.
         settled_s: only files that have not changed for so many seconds are remembered: a later change
             within the clock's grain would go unnoticed.
+        max_pixels: width x height of the largest image that is decoded.
     """
-    name = sha256_text(str(paths[0].parent.resolve()))[:16] if paths else ""
+    name = sha256_text(ascii(os.path.abspath(paths[0].parent)))[:16] if paths else ""  # noqa: PTH100
     memory_file = None if memory is None or not paths else memory / f"checked-{name}.json"
-    known = _load(memory_file)
+    known = {} if memory_file is None else _load(memory_file)
     stamps = [_stamp(path) for path in paths]
     checks: dict[int, CheckedImage] = {}
     for index, (path, stamp) in enumerate(zip(paths, stamps, strict=True)):
         entry = known.get(_key(path, paths[0].parent))
-        if stamp is not None and entry is not None and entry["stamp"] == stamp:
-            checks[index] = CheckedImage(**entry["found"])
+        if entry is not None and entry[0] == stamp and entry[1].width_px * entry[1].height_px <= max_pixels:
+            checks[index] = entry[1]
     new = [index for index in range(len(paths)) if index not in checks]
     if new:
-        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-            checks.update(zip(new, pool.map(check_image, [paths[index] for index in new]), strict=True))
+        with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
+            results = pool.map(lambda index: check_image(paths[index], max_pixels), new)
+            checks.update(zip(new, results, strict=True))
         folder, now = paths[0].parent, time.time()
         for index in new:
-            stamp = stamps[index]
-            if stamp is not None and now - max(stamp[1:]) / 1e9 > settled_s:
-                known[_key(paths[index], folder)] = {"stamp": stamp, "found": asdict(checks[index])}
-        _save(memory_file, known)
+            stamp, check = stamps[index], checks[index]
+            settled = stamp is not None and now - max(stamp[1:]) / 1e9 > settled_s
+            if stamp is not None and settled and not check.oversized:
+                known[_key(paths[index], folder)] = stamp, check
+        if memory_file is not None:
+            _save(memory_file, known)
     return [checks[index] for index in range(len(paths))]
 
 
 def _key(path: Path, folder: Path) -> str:
     """The file's name where all lie in one folder; elsewhere its path, since names may repeat."""
-    return path.name if path.parent == folder else str(path.resolve())
+    return path.name if path.parent == folder else os.path.abspath(path)  # noqa: PTH100
 
 
-def _stamp(path: Path) -> list[int] | None:
+def _stamp(path: Path) -> Stamp | None:
     try:
         status = path.stat()
-    except OSError:
+    except (OSError, ValueError):
         return None
-    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _load(memory_file: Path | None) -> dict[str, Any]:
-    if memory_file is None:
-        return {}
+# The memory is a cache: it is used if it holds exactly what was written to it, and else made anew.
+
+
+def _digest(memory_file: Path, images: object) -> str:
+    return xxhash.xxh3_128_hexdigest(f"{memory_file.name} {canonical_json(images)}".encode())
+
+
+def _load(memory_file: Path) -> dict[str, tuple[Stamp, CheckedImage]]:
     try:
-        stored = json.loads(memory_file.read_text())
-        return dict(stored["images"]) if stored["version"] == _VERSION else {}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}  # only a memory: without it the files are checked again
+        stored = json.loads(memory_file.read_bytes())
+        images = stored["images"]
+        if stored["version"] != _VERSION or stored["xxh3"] != _digest(memory_file, images):
+            return {}
+        return {
+            name: ((size, modified, changed), CheckedImage(sha256, width, height, damage, orientation))
+            for name, (size, modified, changed, sha256, width, height, damage, orientation) in images.items()
+        }
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return {}
 
 
-def _save(memory_file: Path | None, known: dict[str, Any]) -> None:
-    if memory_file is None:
-        return
+def _save(memory_file: Path, known: Mapping[str, tuple[Stamp, CheckedImage]]) -> None:
+    images = {
+        name: [*stamp, check.sha256, check.width_px, check.height_px, check.damage, check.orientation]
+        for name, (stamp, check) in known.items()
+    }
+    content = {"version": _VERSION, "xxh3": _digest(memory_file, images), "images": images}
     with contextlib.suppress(OSError):
-        write_json(memory_file, {"version": _VERSION, "images": known})
+        write_text(memory_file, canonical_json(content) + "\n")

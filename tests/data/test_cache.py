@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
+from typing import IO, Any
 from uuid import uuid4
 
 import numpy as np
@@ -20,6 +24,7 @@ from ablation.data.dataset import Example, Image, Split
 from ablation.data.image_check import check_images
 from ablation.data.shapes import Shapes, ShapesSplit
 from ablation.errors import DataError, UsageError
+from ablation.files import write_atomic
 from ablation.rng import generator
 
 
@@ -41,6 +46,23 @@ class Counted(Split):
 
     def fingerprint(self) -> str:
         return "counted"
+
+
+class Other(Counted):
+    """Images of the same sizes that show something else."""
+
+    def read(self, index: int) -> Image:
+        return 255 - super().read(index)
+
+
+class Picklable(Counted):
+    """For a worker: without the lock."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, lock=Lock())
 
 
 @pytest.fixture
@@ -91,16 +113,63 @@ def test_another_key_or_size_is_another_file(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*.bin"))) == 3
 
 
-@pytest.mark.parametrize("damage", ["short", "empty", "foreign"])
-def test_a_damaged_file_is_built_anew(damage: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damage", ["short", "empty", "zeros", "zeros after the header", "a bit", "another key"]
+)
+def test_a_damaged_file_is_built_anew(damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     source = Counted()
     truth = source.read(4)
     cached(source, mode="disk", folder=tmp_path, key="k").read(0)
     (path,) = tmp_path.glob("*.bin")
     content = path.read_bytes()
-    path.write_bytes({"short": content[:-1], "empty": b"", "foreign": bytes(len(content))}[damage])
+    if damage == "another key":
+        cached(Other(), mode="disk", folder=tmp_path / "other", key="l").read(0)
+        (stranger,) = (tmp_path / "other").glob("*.bin")
+        assert stranger.stat().st_size == len(content)
+        stranger.replace(path)
+    else:
+        flipped = content[:200] + bytes([content[200] ^ 4]) + content[201:]
+        path.write_bytes(
+            {
+                "short": content[:-1],
+                "empty": b"",
+                "zeros": bytes(len(content)),
+                "zeros after the header": content[:64] + bytes(len(content) - 64),
+                "a bit": flipped,
+            }[damage]
+        )
     assert_array_equal(cached(source, mode="disk", folder=tmp_path, key="k").read(4), truth)
     assert path.read_bytes() == content
+    assert path.name in caplog.text and "damaged" in caplog.text
+
+
+def test_a_whole_file_is_read_once_in_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(2):
+        cached(Counted(), mode="disk", folder=tmp_path, key="k").read(0)
+        time.sleep(0.2)  # a file that has just been written is not trusted to stay
+    monkeypatch.setattr("xxhash.xxh3_128", None)
+    cached(Counted(), mode="disk", folder=tmp_path, key="k").read(0)
+
+
+def test_a_disk_that_returns_other_bytes_than_were_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoilt(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+        write_atomic(path, write)
+        path.write_bytes(bytes(path.stat().st_size))
+
+    monkeypatch.setattr("ablation.data.cache.write_atomic", spoilt)
+    with pytest.raises(DataError, match=r"reads back differently.*data\.cache_dir"):
+        cached(Counted(), mode="disk", folder=tmp_path, key="k").read(0)
+
+
+def test_a_worker_checks_a_file_that_was_damaged_before_it_started(tmp_path: Path) -> None:
+    split = cached(Picklable(), mode="disk", folder=tmp_path, key="k")
+    truth = split.read(3).copy()
+    pickled = pickle.dumps(split)
+    (path,) = tmp_path.glob("*.bin")
+    path.write_bytes(bytes(path.stat().st_size))
+    assert_array_equal(pickle.loads(pickled).read(3), truth)
 
 
 def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
@@ -178,9 +247,9 @@ def test_an_unchanged_file_is_checked_once(tmp_path: Path, monkeypatch: pytest.M
     decoded: list[str] = []
     check = image_check.check_image
 
-    def watched(path: Path) -> image_check.CheckedImage:
+    def watched(path: Path, max_pixels: int) -> image_check.CheckedImage:
         decoded.append(path.name)
-        return check(path)
+        return check(path, max_pixels)
 
     monkeypatch.setattr(image_check, "check_image", watched)
     paths = [tmp_path / "a.png", tmp_path / "b.png"]
@@ -207,3 +276,80 @@ def test_a_file_changed_just_now_is_not_trusted_to_stay(tmp_path: Path) -> None:
     path.write_bytes(encode(picture(), ".png"))
     check_images([path], tmp_path / "memory")
     assert all('"a.png"' not in file.read_text() for file in (tmp_path / "memory").glob("*.json"))
+
+
+def _checked(tmp_path: Path) -> tuple[list[Path], Path, list[image_check.CheckedImage]]:
+    """Two images, the file that remembers them, and what is known of them."""
+    from helpers.voc_folder import encode, picture
+
+    paths = [tmp_path / "a.png", tmp_path / "b.png"]
+    for path in paths:
+        path.write_bytes(encode(picture(), ".png"))
+    checks = check_images(paths, tmp_path / "memory", settled_s=-60)
+    (memory_file,) = (tmp_path / "memory").glob("checked-*.json")
+    return paths, memory_file, checks
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content["images"].update({"a.png": True}),
+        lambda content: content["images"].update({"a.png": None, "b.png": [1, 2]}),
+        lambda content: content["images"]["a.png"].__setitem__(3, "0" * 64),
+        lambda content: content["images"]["b.png"].__setitem__(4, 41),
+        lambda content: content["images"]["b.png"].__setitem__(6, "is damaged"),
+        lambda content: content.update(images=[]),
+        lambda content: content.update(version=True),
+        lambda content: content.pop("xxh3"),
+    ],
+)
+def test_an_altered_memory_of_checked_files_is_not_believed(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object]
+) -> None:
+    paths, memory_file, checks = _checked(tmp_path)
+    whole = memory_file.read_bytes()
+    content = json.loads(whole)
+    change(content)
+    memory_file.write_text(json.dumps(content))
+    assert check_images(paths, tmp_path / "memory", settled_s=-60) == checks
+    assert memory_file.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff\xfe", b"[]", b"null", b"[" * 100_000, b'{"images":{"a.jpg":true}}']
+)
+def test_a_memory_of_checked_files_that_is_none_is_made_anew(tmp_path: Path, content: bytes) -> None:
+    paths, memory_file, checks = _checked(tmp_path)
+    memory_file.write_bytes(content)
+    assert check_images(paths, tmp_path / "memory") == checks
+
+
+def test_the_memory_of_another_folder_is_not_believed(tmp_path: Path) -> None:
+    paths, memory_file, checks = _checked(tmp_path)
+    content = json.loads(memory_file.read_text())
+    memory_file.rename(tmp_path / "memory" / "checked-0123456789abcdef.json")
+    (tmp_path / "memory" / "checked-0123456789abcdef.json").rename(memory_file)
+    assert check_images(paths, tmp_path / "memory") == checks
+    other = tmp_path / "other"
+    other.mkdir()
+    check_images([path.rename(other / path.name) for path in paths], tmp_path / "memory", settled_s=-60)
+    (theirs,) = {*(tmp_path / "memory").glob("checked-*.json")} - {memory_file}
+    assert json.loads(theirs.read_text())["xxh3"] != content["xxh3"]
+
+
+def test_the_limit_of_pixels_holds_for_remembered_images_too(tmp_path: Path) -> None:
+    paths, _, checks = _checked(tmp_path)
+    small = check_images(paths, tmp_path / "memory", settled_s=-60, max_pixels=1199)
+    assert all(check.oversized for check in small)
+    assert check_images(paths, tmp_path / "memory", settled_s=-60, max_pixels=1200) == checks
+
+
+def test_an_image_that_changes_after_the_data_set_was_opened_is_an_error(tmp_path: Path) -> None:
+    from helpers.voc_folder import encode, picture, write_voc
+
+    from ablation.data.voc import Voc
+
+    data = Voc(root=str(write_voc(tmp_path / "voc")), cache_dir=str(tmp_path / "cache")).open()
+    (tmp_path / "voc/JPEGImages/b.jpg").write_bytes(encode(picture(seed=9)))
+    with pytest.raises(DataError, match=r"b\.jpg: has changed since"):
+        data.train.read(1)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -51,3 +54,31 @@ def write_voc(root: Path) -> Path:
             boxes: list[Box] = [("dog", 2, 3, 12, 13), ("cat", 20, 10, 40, 30)]
             (root / "Annotations" / f"{stem}.xml").write_text(annotation(stem, boxes))
     return root
+
+
+def with_orientation(content: bytes, orientation: int, order: Literal["little", "big"] = "little") -> bytes:
+    """A JPEG's or PNG's content with an EXIF orientation put in."""
+
+    def number(value: int, length: int) -> bytes:
+        return value.to_bytes(length, order)
+
+    entry = number(0x0112, 2) + number(3, 2) + number(1, 4) + number(orientation, 2) + b"\0\0"
+    tiff = {"little": b"II", "big": b"MM"}[order] + number(42, 2) + number(8, 4)
+    tiff += number(1, 2) + entry + number(0, 4)
+    if content[:2] == b"\xff\xd8":
+        segment = b"Exif\0\0" + tiff
+        return content[:2] + b"\xff\xe1" + (len(segment) + 2).to_bytes(2, "big") + segment + content[2:]
+    return content[:33] + png_chunk(b"eXIf", tiff) + content[33:]  # after IHDR
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    """A chunk with its checksum."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png_bomb(width: int, height: int) -> bytes:
+    """A small PNG file that decodes to an image of any size, all black."""
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    packer, row = zlib.compressobj(9), bytes(3 * width + 1)
+    data = b"".join([packer.compress(row) for _ in range(height)]) + packer.flush()
+    return b"\x89PNG\r\n\x1a\n" + header + png_chunk(b"IDAT", data) + png_chunk(b"IEND", b"")
