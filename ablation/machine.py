@@ -13,27 +13,27 @@ from ablation import __version__
 from ablation.errors import UsageError
 
 
-def resolve_device(wanted: str) -> torch.device:
+def resolve_device(name: str) -> torch.device:
     """auto: the first CUDA device where there is one, else the CPU."""
-    if wanted == "auto":
+    if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(wanted)
+        device = torch.device(name)
     except RuntimeError:
-        raise UsageError(f"train.device: found {wanted!r}, must be auto, cpu, cuda or cuda:N") from None
+        raise UsageError(f"train.device: found {name!r}, must be auto, cpu, cuda or cuda:N") from None
     if device.type == "cuda" and (
         not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()
     ):
         raise UsageError(
-            f"train.device: {wanted} asked for, but torch sees {torch.cuda.device_count()} CUDA devices"
+            f"train.device: {name} asked for, but torch sees {torch.cuda.device_count()} CUDA devices"
         )
     return device
 
 
-def resolve_precision(wanted: str, device: torch.device) -> str:
+def resolve_precision(name: str, device: torch.device) -> str:
     """auto: bf16 where the device multiplies it in hardware, else fp32."""
-    if wanted != "auto":
-        return wanted
+    if name != "auto":
+        return name
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     return "bf16" if _cpu_has_bf16() else "fp32"
@@ -49,7 +49,7 @@ def _cpu_has_bf16() -> bool:
 
 def code_version() -> dict[str, str]:
     """Version of the package, and the git commit it runs from where there is one."""
-    found = {"version": __version__}
+    versions = {"version": __version__}
     folder = Path(__file__).resolve().parent.parent
     if (folder / ".git").exists():
         git = ["git", "-C", str(folder)]
@@ -59,16 +59,26 @@ def code_version() -> dict[str, str]:
                 [*git, "status", "--porcelain"], capture_output=True, text=True, timeout=10
             )
         except (OSError, subprocess.TimeoutExpired):
-            return found
+            return versions
         if commit.returncode == 0:
-            found["git_commit"] = commit.stdout.strip()
-            found["git_dirty"] = str(bool(changes.stdout.strip())).lower()
-    return found
+            versions["git_commit"] = commit.stdout.strip()
+            versions["git_dirty"] = str(bool(changes.stdout.strip())).lower()
+    return versions
 
 
 def autocast_dtype(precision: str) -> torch.dtype | None:
     """What the network computes in: bfloat16 for bf16, None for the full precision of its weights."""
     return torch.bfloat16 if precision == "bf16" else None
+
+
+def set_up_torch(threads: int | None, deterministic: bool) -> None:
+    """CPU threads (null: torch's choice) and deterministic kernels, for this process."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.benchmark = False
+        torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def describe(device: torch.device) -> dict[str, str]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ablation.data.dataset import Image
 from ablation.data.decode import SUFFIXES, read_image
@@ -20,9 +19,9 @@ from ablation.data.visualise import draw_boxes, write_image
 from ablation.errors import DataError, UsageError
 from ablation.files import write_json
 from ablation.machine import resolve_device
-from ablation.model.head import CellGrid, cell_grid
+from ablation.model.head import cell_grid
 from ablation.training.detect import Detections, detect
-from ablation.training.evaluate import CocoResult, coco_results, image_id
+from ablation.training.evaluate import CocoResult, EvaluationSettings, coco_results, image_id
 from ablation.training.trained_run import TrainedRun
 
 log = logging.getLogger(__name__)
@@ -32,10 +31,10 @@ BATCH = 8
 
 @dataclass(frozen=True)
 class Predictions:
-    """What was detected.
+    """The detections of some images.
 
     Attributes:
-        images: how many images were looked at.
+        images: how many images there are.
         results: COCO's result format in original pixels, with file_name and category_name added.
         failed: one line for each image that could not be read.
     """
@@ -66,44 +65,52 @@ def predict(run: TrainedRun, images: Path, to: Path, score: float) -> Prediction
     paths = find_images(images)
     if to.resolve() == paths[0].parent.resolve():
         raise UsageError(f"to={to}: the images themselves lie there and would be overwritten")
-    device = resolve_device("auto")
-    network = run.network.to(device)
-    size_px = run.config.train.size_px
-    grid = cell_grid(network.layout, size_px, size_px, device)
+    settings = _settings(run, score)
+    network = run.network.to(settings.device)
+    grid = cell_grid(network.layout, settings.size_px, settings.size_px, settings.device)
     results: list[CocoResult] = []
     failed: list[str] = []
-    pictures: list[dict[str, Any]] = []
+    entries: list[dict[str, Any]] = []
     numbered = iter(enumerate(paths))
     while chunk := list(islice(numbered, BATCH)):
         read = list(_read(chunk, failed))
         if not read:
             continue
-        fitted = [letterbox(image, size_px) for _, _, image in read]
-        batch = _detect(run, torch.from_numpy(np.stack([square for square, _ in fitted])), grid, score)
-        for (index, path, image), detections, (_, geometry) in zip(read, batch, fitted, strict=True):
-            named = _named(run.classes, path, coco_results([index], [detections], [geometry]))
-            results += named
-            size = {"width": geometry.width_px, "height": geometry.height_px}
-            pictures.append({"id": image_id(index), "file_name": path.name} | size)
-            _draw(to / path.name, image, detections, geometry, named)
+        fitted = [letterbox(image, settings.size_px) for _, _, image in read]
+        pixels = np.stack([square.transpose(2, 0, 1) for square, _ in fitted])
+        with torch.no_grad():
+            outputs = settings.forward(network, torch.from_numpy(pixels))
+        detected = detect(outputs, network.layout, grid, settings.detection)
+        for (index, path, image), detections, (_, geometry) in zip(read, detected, fitted, strict=True):
+            of_image = _named(run.classes, path, coco_results([index], [detections], [geometry]))
+            results += of_image
+            entries.append(_image_entry(index, path, geometry))
+            _draw(to / path.name, image, detections, geometry, of_image)
     categories = [{"id": label + 1, "name": name} for label, name in enumerate(run.classes)]
     write_json(to / "detections.json", results)
-    write_json(to / "images.json", {"images": pictures, "categories": categories})
+    write_json(to / "images.json", {"images": entries, "categories": categories})
     return Predictions(len(paths), results, failed)
+
+
+def _settings(run: TrainedRun, score: float) -> EvaluationSettings:
+    """As the run was evaluated, but for the score threshold and the number of images at a time."""
+    settings = EvaluationSettings.of(run.config.train, resolve_device("auto"))
+    detection = replace(settings.detection, score_threshold=score)
+    return replace(settings, batch_size=BATCH, detection=detection)
 
 
 def find_images(images: Path) -> list[Path]:
     """The images of a folder by name, or the one file. Raises UsageError where there is none."""
     if images.is_file():
-        files = [images]
+        paths = [images]
     elif images.is_dir():
-        files = sorted(path for path in images.iterdir() if path.is_file())
+        paths = sorted(path for path in images.iterdir() if path.is_file())
     else:
         raise UsageError(f"images={images}: no such folder or file")
-    files = [path for path in files if path.suffix.lower() in SUFFIXES]
-    if not files:
+    paths = [path for path in paths if path.suffix.lower() in SUFFIXES]
+    if not paths:
         raise UsageError(f"images={images}: no image there; the endings are {', '.join(SUFFIXES)}")
-    return files
+    return paths
 
 
 def _read(chunk: Sequence[tuple[int, Path]], failed: list[str]) -> Iterator[tuple[int, Path, Image]]:
@@ -115,23 +122,10 @@ def _read(chunk: Sequence[tuple[int, Path]], failed: list[str]) -> Iterator[tupl
             failed.append(str(error))
 
 
-@torch.no_grad()
-def _detect(run: TrainedRun, squares: Tensor, grid: CellGrid, score: float) -> list[Detections]:
-    """Letterboxed images (n, size_px, size_px, 3) uint8 -> the detections of each."""
-    train = run.config.train
-    device = grid.stride.device
-    pixels = squares.permute(0, 3, 1, 2).to(device).float() / 255
-    dtype = torch.bfloat16 if train.precision == "bf16" else None
-    with torch.autocast(device.type, dtype, enabled=dtype is not None):
-        outputs = run.network(pixels)
-    return detect(
-        outputs,
-        run.network.layout,
-        grid,
-        score_threshold=score,
-        nms_iou=train.nms_iou,
-        max_detections=train.max_detections,
-    )
+def _image_entry(index: int, path: Path, geometry: Letterbox) -> dict[str, Any]:
+    """An image as COCO's ground truth lists it."""
+    size = {"width": geometry.width_px, "height": geometry.height_px}
+    return {"id": image_id(index), "file_name": path.name} | size
 
 
 def _named(classes: Sequence[str], path: Path, results: list[CocoResult]) -> list[CocoResult]:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ablation.data.augment import AugmentConfig, augment
 from ablation.data.cache import CachedSplit
-from ablation.data.dataset import Split
+from ablation.data.dataset import Example, Split
 from ablation.data.letterbox import Letterbox, letterbox
 from ablation.errors import AblationError, UsageError
 from ablation.rng import generator
@@ -59,6 +60,48 @@ class Batch:
             digest.update(repr(tuple(tensor.shape)).encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """The objects of some images, padded to one number for all.
+
+    Attributes:
+        boxes_cxcywh_px: (images, objects, 4) float32 in pixels of the input, zero in the padding.
+            objects is the largest number of an image, at least 1.
+        labels: (images, objects) int64, zero in the padding.
+        present: (images, objects) bool, false in the padding.
+    """
+
+    boxes_cxcywh_px: Tensor
+    labels: Tensor
+    present: Tensor
+
+
+def padded_ground_truth(
+    objects: Sequence[tuple[NDArray[np.float32], NDArray[np.int64]]],
+) -> GroundTruth:
+    """Pad boxes_xyxy_px (n, 4) and labels (n,) of each image to one number of objects."""
+    most = max([1, *(len(labels) for _, labels in objects)])
+    boxes_cxcywh = np.zeros((len(objects), most, 4), np.float32)
+    padded_labels = np.zeros((len(objects), most), np.int64)
+    present = np.zeros((len(objects), most), np.bool_)
+    for row, (boxes_xyxy, labels) in enumerate(objects):
+        count = len(labels)
+        boxes_cxcywh[row, :count, :2] = (boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2
+        boxes_cxcywh[row, :count, 2:] = boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]
+        padded_labels[row, :count] = labels
+        present[row, :count] = True
+    return GroundTruth(*(torch.from_numpy(array) for array in (boxes_cxcywh, padded_labels, present)))
+
+
+def letterboxed_ground_truth(examples: Iterable[Example], geometries: Iterable[Letterbox]) -> GroundTruth:
+    """The objects of images that are not augmented, without the ignored, as training would see them."""
+    objects = []
+    for example, geometry in zip(examples, geometries, strict=True):
+        trained = ~example.ignored
+        objects.append((geometry.to_input(example.boxes_xyxy_px[trained]), example.labels[trained]))
+    return padded_ground_truth(objects)
 
 
 @dataclass
@@ -265,17 +308,14 @@ def _checked(result: Batch | AblationError) -> Batch:
 
 
 def _collate(samples: Sequence[tuple[Any, Any, Any]], indices: Sequence[int], size_px: int) -> Batch:
-    most = max(1, *(len(labels) for _, _, labels in samples))
     images = np.empty((len(samples), 3, size_px, size_px), np.uint8)
-    boxes = np.zeros((len(samples), most, 4), np.float32)
-    labels = np.zeros((len(samples), most), np.int64)
-    present = np.zeros((len(samples), most), np.bool_)
-    for row, (image, boxes_xyxy, image_labels) in enumerate(samples):
-        count = len(image_labels)
+    for row, (image, _, _) in enumerate(samples):
         images[row] = image.transpose(2, 0, 1)
-        boxes[row, :count, :2] = (boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2
-        boxes[row, :count, 2:] = boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]
-        labels[row, :count] = image_labels
-        present[row, :count] = True
-    arrays = (images, boxes, labels, present, np.array(indices, np.int64))
-    return Batch(*(torch.from_numpy(array) for array in arrays))
+    truth = padded_ground_truth([(boxes, labels) for _, boxes, labels in samples])
+    return Batch(
+        torch.from_numpy(images),
+        truth.boxes_cxcywh_px,
+        truth.labels,
+        truth.present,
+        torch.tensor(list(indices), dtype=torch.int64),
+    )

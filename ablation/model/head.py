@@ -100,6 +100,20 @@ def cell_grid(layout: HeadLayout, height_px: int, width_px: int, device: torch.d
     )
 
 
+class CellGrids:
+    """The grids of a network for inputs of several sizes, each built once."""
+
+    def __init__(self, layout: HeadLayout, device: torch.device | str) -> None:
+        self.layout, self.device = layout, device
+        self.by_size: dict[tuple[int, int], CellGrid] = {}
+
+    def __call__(self, height: int, width: int) -> CellGrid:
+        """The cells for an input of height x width pixels."""
+        if (height, width) not in self.by_size:
+            self.by_size[height, width] = cell_grid(self.layout, height, width, self.device)
+        return self.by_size[height, width]
+
+
 def flatten_outputs(outputs: list[Tensor], layout: HeadLayout) -> Tensor:
     """Heads (batch, anchors * (5 + classes), rows, columns) -> (batch, cells, 5 + classes), float32.
 

@@ -18,7 +18,7 @@ from ablation.data.dataset import DataSource, DetectionData
 from ablation.data.loader import batches_per_epoch
 from ablation.errors import AblationError, Diverged, NoRoom, UsageError, one_line
 from ablation.files import canonical_json, exclusive_lock, remove_temporaries, sha256_file, write_text
-from ablation.machine import code_version, resolve_device, resolve_precision
+from ablation.machine import code_version, resolve_device, resolve_precision, set_up_torch
 from ablation.model.anchors import resolve_anchors
 from ablation.records import Declaration, PlannedRun
 from ablation.study.identity import run_key
@@ -28,7 +28,7 @@ from ablation.tracking.experiment import publish_plan
 from ablation.tracking.mirror import Mirror
 from ablation.tracking.run_folder import DONE_STATES, RunFolder
 from ablation.tracking.store import Store
-from ablation.training.run import Run, set_up_torch
+from ablation.training.run import Run
 
 log = logging.getLogger(__name__)
 
@@ -217,7 +217,7 @@ def _train(
             folder.set_state("RUNNING")
             with interrupts.held():
                 mirror.start()
-            set_up_torch(run.config)
+            set_up_torch(run.config.train.threads, run.config.train.deterministic)
             state = Run(run.config, run.data, folder, after_epoch).fit()
         interrupts.end()
         folder.set_state(state)

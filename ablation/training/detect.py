@@ -14,15 +14,27 @@ from ablation.boxes import cxcywh_to_xyxy
 from ablation.data.opencv import cv2
 from ablation.model.head import FIRST_CLASS, OBJECTNESS, CellGrid, HeadLayout, decode_boxes, flatten_outputs
 
-SCORE_THRESHOLD = 0.001
-NMS_IOU = 0.5
-MAX_DETECTIONS = 100
-MAX_CANDIDATES = 1000
+
+@dataclass(frozen=True)
+class DetectionSettings:
+    """Which of a network's boxes become detections.
+
+    Attributes:
+        score_threshold: a score must be above it; in [0, 1).
+        nms_iou: a box is dropped where its IoU with a better one of its class is above it; (0, 1].
+        max_detections: kept for each image after suppression, >= 1.
+        max_candidates: pairs of box and class of each image that enter suppression, >= 1.
+    """
+
+    score_threshold: float = 0.001
+    nms_iou: float = 0.5
+    max_detections: int = 100
+    max_candidates: int = 1000
 
 
 @dataclass(frozen=True)
 class Detections:
-    """What was found in one image, best score first.
+    """The detections of one image, best score first.
 
     Attributes:
         boxes_xyxy_px: (n, 4) float32, in pixels of the network's input; may reach beyond it.
@@ -61,15 +73,11 @@ def detect(
     outputs: list[Tensor],
     layout: HeadLayout,
     grid: CellGrid,
-    *,
-    score_threshold: float = SCORE_THRESHOLD,
-    nms_iou: float = NMS_IOU,
-    max_detections: int = MAX_DETECTIONS,
-    max_candidates: int = MAX_CANDIDATES,
+    settings: DetectionSettings = DetectionSettings(),
 ) -> list[Detections]:
     """The detections of each image of a batch.
 
-    Every pair of cell and class is a candidate, so one box can be found as two classes (the seed
+    Every pair of cell and class is a candidate, so one box can be detected as two classes (the seed
     method takes each cell's best class only). Of each image the `max_candidates` best candidates
     above the threshold go into non-maximum suppression, which bounds its time: an untrained
     network puts every cell above .001. Suppression is per class; the `max_detections` best
@@ -78,9 +86,6 @@ def detect(
 
     Args:
         outputs: one tensor per head, any float precision.
-        score_threshold: a score must be above it; in [0, 1).
-        nms_iou: a box is dropped where its IoU with a better one of its class is above it; (0, 1].
-        max_detections, max_candidates: per image, >= 1.
     """
     raw = flatten_outputs(outputs, layout)
     boxes, scores = _decode_flat(raw, grid)
@@ -88,9 +93,9 @@ def detect(
     # Candidates that are not finite (a network that diverged) compare false here and drop out.
     comparable = torch.where(boxes.isfinite().all(-1, keepdim=True), scores, -1.0).flatten(1)
     comparable = comparable.nan_to_num(-1.0)
-    best = comparable.topk(min(max_candidates, flat.shape[1]), dim=1, sorted=True).values
+    leading = comparable.topk(min(settings.max_candidates, flat.shape[1]), dim=1, sorted=True).values
     # By value, not by topk's indices: which of two equal scores topk picks is not defined.
-    chosen = (comparable >= best[:, -1:]) & (comparable > score_threshold)
+    chosen = (comparable >= leading[:, -1:]) & (comparable > settings.score_threshold)
     image, pair = chosen.nonzero(as_tuple=True)
     cell = pair // layout.num_classes
     columns = (
@@ -102,12 +107,13 @@ def detect(
     )
     images, labels, boxes_px, values, objectness = (column.cpu().numpy() for column in columns)
     bounds = np.searchsorted(images, np.arange(len(raw) + 1))
-    found = []
+    detections = []
     for start, end in pairwise(bounds.tolist()):
-        order = start + np.argsort(-values[start:end], kind="stable")[:max_candidates]
-        kept = order[suppress(boxes_px[order], values[order], labels[order], nms_iou)[:max_detections]]
-        found.append(Detections(boxes_px[kept], values[kept], labels[kept], objectness[kept]))
-    return found
+        order = start + np.argsort(-values[start:end], kind="stable")[: settings.max_candidates]
+        remaining = suppress(boxes_px[order], values[order], labels[order], settings.nms_iou)
+        best = order[remaining[: settings.max_detections]]
+        detections.append(Detections(boxes_px[best], values[best], labels[best], objectness[best]))
+    return detections
 
 
 def suppress(
@@ -132,5 +138,5 @@ def suppress(
     corners = boxes_xyxy_px.astype(np.float64)
     xywh = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
     # OpenCV drops scores that are not above its threshold: every box that comes here is to compete.
-    kept = cv2.dnn.NMSBoxesBatched(xywh.tolist(), scores.tolist(), labels.tolist(), -1.0, nms_iou)
-    return np.asarray(kept, np.int64).reshape(-1)
+    remaining = cv2.dnn.NMSBoxesBatched(xywh.tolist(), scores.tolist(), labels.tolist(), -1.0, nms_iou)
+    return np.asarray(remaining, np.int64).reshape(-1)

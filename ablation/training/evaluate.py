@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,20 +14,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ablation.analyse.detections.coco import coco_eval
+from ablation.config import TrainConfig
 from ablation.data.dataset import Split
 from ablation.data.letterbox import Letterbox
 from ablation.data.loader import ValBatch, val_batches
 from ablation.errors import DataError
+from ablation.machine import autocast_dtype
 from ablation.model.base import Detector
 from ablation.model.head import cell_grid
-from ablation.training.detect import (
-    MAX_CANDIDATES,
-    MAX_DETECTIONS,
-    NMS_IOU,
-    SCORE_THRESHOLD,
-    Detections,
-    detect,
-)
+from ablation.training.detect import Detections, DetectionSettings, detect
 
 CocoDict = dict[str, Any]
 """A ground truth file of COCO: images, annotations, categories."""
@@ -36,6 +31,37 @@ CocoResult = dict[str, Any]
 
 SIZES = ("small", "medium", "large")
 """COCO's classes of object area in original pixels: below 32^2, to 96^2, above."""
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How a network is evaluated.
+
+    Attributes:
+        size_px: side of the letterboxed input.
+        batch_size: images at a time; does not change the result (up to rounding).
+        device: where the network is.
+        autocast: the network is run in this precision (torch.bfloat16); None: as its weights are.
+        detection: which of its boxes become detections. COCO's metrics use the 100 best of an image.
+    """
+
+    size_px: int
+    batch_size: int
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    autocast: torch.dtype | None = None
+    detection: DetectionSettings = field(default_factory=DetectionSettings)
+
+    @classmethod
+    def of(cls, train: TrainConfig, device: torch.device) -> EvaluationSettings:
+        """As a run's configuration declares them; its precision must be resolved."""
+        detection = DetectionSettings(train.score_threshold, train.nms_iou, train.max_detections)
+        return cls(train.size_px, train.eval_batch_size, device, autocast_dtype(train.precision), detection)
+
+    def forward(self, model: Detector, images: Tensor) -> list[Tensor]:
+        """The heads' outputs for (batch, 3, size_px, size_px) uint8 images."""
+        pixels = images.to(self.device).float() / 255
+        with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
+            return list(model(pixels))
 
 
 @dataclass(frozen=True)
@@ -71,7 +97,7 @@ def coco_ground_truth(split: Split, classes: Sequence[str]) -> CocoDict:
     Images without objects are included: what is detected there counts as false. Ignored objects
     become crowds: to detect them, once or often, is neither right nor wrong. Ids start at 1, of
     annotations too: pycocotools marks an unmatched detection by 0, so an annotation with the id 0
-    could never be found. Areas are those of the boxes, in original pixels.
+    could never be matched. Areas are those of the boxes, in original pixels.
     """
     images: list[CocoDict] = []
     annotations: list[CocoDict] = []
@@ -103,7 +129,7 @@ def coco_ground_truth(split: Split, classes: Sequence[str]) -> CocoDict:
 
 
 def coco_results(
-    indices: Iterable[int], found: Iterable[Detections], geometries: Iterable[Letterbox]
+    indices: Iterable[int], detections: Iterable[Detections], geometries: Iterable[Letterbox]
 ) -> list[CocoResult]:
     """The detections of some images in COCO's result format, best score first within an image.
 
@@ -113,19 +139,19 @@ def coco_results(
 
     Args:
         indices: position of each image in its split.
-        found: detections of each image, in pixels of the network's input.
+        detections: of each image, in pixels of the network's input.
         geometries: how each image was letterboxed.
     """
     results = []
-    for index, detections, geometry in zip(indices, found, geometries, strict=True):
-        boxes: NDArray[np.float64] = geometry.to_original(detections.boxes_xyxy_px).astype(np.float64)
+    for index, of_image, geometry in zip(indices, detections, geometries, strict=True):
+        boxes: NDArray[np.float64] = geometry.to_original(of_image.boxes_xyxy_px).astype(np.float64)
         limits = np.array([geometry.width_px, geometry.height_px] * 2, np.float64)
         boxes = boxes.clip(0, limits)
         for (x1, y1, x2, y2), score, label, objectness in zip(
             boxes.tolist(),
-            detections.scores.tolist(),
-            detections.labels.tolist(),
-            detections.objectness.tolist(),
+            of_image.scores.tolist(),
+            of_image.labels.tolist(),
+            of_image.objectness.tolist(),
             strict=True,
         ):
             results.append(
@@ -186,15 +212,7 @@ def evaluate(
     model: Detector,
     split: Split,
     classes: Sequence[str],
-    *,
-    size_px: int,
-    batch_size: int,
-    device: torch.device | str,
-    autocast: torch.dtype | None = None,
-    score_threshold: float = SCORE_THRESHOLD,
-    nms_iou: float = NMS_IOU,
-    max_detections: int = MAX_DETECTIONS,
-    max_candidates: int = MAX_CANDIDATES,
+    settings: EvaluationSettings,
     observe: Callable[[list[Tensor], ValBatch], None] | None = None,
 ) -> Evaluation:
     """Run `model` in eval mode over every image of `split` and measure it.
@@ -202,41 +220,26 @@ def evaluate(
     The model's mode is restored. Decoding and scores are float32 in any precision.
 
     Args:
-        model: on `device`; its layout must be the one for `size_px`.
-        size_px: side of the letterboxed input.
-        batch_size: images at a time; does not change the result (up to rounding).
-        autocast: run the network in this precision (torch.bfloat16); None: as its weights are.
-        score_threshold, nms_iou, max_detections, max_candidates: see detect. COCO's metrics look
-            at the 100 best of an image.
+        model: on the settings' device; its layout must be the one for their size_px.
         observe: called with the heads' outputs of each batch (in inference mode) and the batch.
 
     Raises:
         DataError: an image cannot be read, or the split has no objects.
     """
-    device = torch.device(device)
+    size_px = settings.size_px
     ground_truth = coco_ground_truth(split, classes)
-    grid = cell_grid(model.layout, size_px, size_px, device)
+    grid = cell_grid(model.layout, size_px, size_px, settings.device)
     results: list[CocoResult] = []
     was_training = model.training
     model.eval()
     try:
         with torch.inference_mode():
-            for batch in val_batches(split, batch_size=batch_size, size_px=size_px):
-                images = batch.images.to(device).float() / 255
-                with torch.autocast(device.type, autocast, enabled=autocast is not None):
-                    outputs = model(images)
+            for batch in val_batches(split, batch_size=settings.batch_size, size_px=size_px):
+                outputs = settings.forward(model, batch.images)
                 if observe is not None:
-                    observe(list(outputs), batch)
-                found = detect(
-                    outputs,
-                    model.layout,
-                    grid,
-                    score_threshold=score_threshold,
-                    nms_iou=nms_iou,
-                    max_detections=max_detections,
-                    max_candidates=max_candidates,
-                )
-                results += coco_results(batch.indices.tolist(), found, batch.geometries)
+                    observe(outputs, batch)
+                detections = detect(outputs, model.layout, grid, settings.detection)
+                results += coco_results(batch.indices.tolist(), detections, batch.geometries)
     finally:
         model.train(was_training)
     return coco_metrics(ground_truth, results, classes)

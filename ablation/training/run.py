@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,21 +14,22 @@ from torch import Tensor
 
 from ablation.config import RunConfig
 from ablation.data.dataset import DetectionData
-from ablation.data.loader import Batch, TrainLoader, batches_per_epoch, train_batches
+from ablation.data.loader import Batch, TrainLoader, batches_per_epoch
 from ablation.data.visualise import batch_picture, write_png
 from ablation.errors import Diverged, UsageError
 from ablation.machine import autocast_dtype, describe, resolve_device, resolve_precision
 from ablation.model.base import Detector
-from ablation.model.head import CellGrid, cell_grid
+from ablation.model.head import CellGrids
 from ablation.model.weights import LoadReport, load_weights
 from ablation.objective.assigner import Assigner
 from ablation.objective.criterion import CalibrationBatch, Criterion, LossParts
 from ablation.tracking.run_folder import RunFolder
 from ablation.training import checkpoint
+from ablation.training.calibration import calibration_batches, first_batches
 from ablation.training.diagnostics.cells import CellCollector
 from ablation.training.diagnostics.inversion import recalibrated
 from ablation.training.diagnostics.recorder import PROBE_BATCHES, Recorder
-from ablation.training.evaluate import Evaluation, coco_metrics, evaluate
+from ablation.training.evaluate import Evaluation, EvaluationSettings, coco_metrics, evaluate
 from ablation.training.optim import (
     build_optimizer,
     gradient_norm,
@@ -39,27 +38,9 @@ from ablation.training.optim import (
     scaled_to_batch,
     set_learning_rate,
 )
+from ablation.training.running_means import RunningMeans
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class Sums:
-    """Running sums over an epoch, kept on the device; read once, at its end."""
-
-    values: dict[str, Tensor] = field(default_factory=dict)
-    count: int = 0
-
-    def add(self, values: dict[str, Tensor]) -> None:
-        """Add one step."""
-        for name, value in values.items():
-            value = value.detach().double()
-            self.values[name] = self.values[name] + value if name in self.values else value
-        self.count += 1
-
-    def means(self) -> dict[str, float]:
-        """The mean of each value over the steps."""
-        return {name: float(value) / self.count for name, value in self.values.items()}
 
 
 class Run:
@@ -85,14 +66,7 @@ class Run:
         if train.precision != resolve_precision(train.precision, self.device):
             raise UsageError("train.precision: auto must be resolved before a run is built")
         self.steps_per_epoch = batches_per_epoch(data.train, train.batch_size)
-        model = config.model.build(len(data.classes), train.size_px, config.seed)
-        self.loaded: LoadReport | None = None
-        if config.model.weights is not None:
-            self.loaded = load_weights(model, Path(config.model.weights), config.model.load_heads)
-        model = model.to(self.device)
-        if train.channels_last:
-            model = model.to(memory_format=torch.channels_last)
-        self.model: Detector = model
+        self.model, self.loaded = _built(config, len(data.classes), self.device)
         self.average = None if train.ema_decay is None else moving_average(self.model, train.ema_decay)
         layout = self.model.layout
         assigner = Assigner(config.assigner, layout, self.device)
@@ -100,35 +74,18 @@ class Run:
         self.optim = scaled_to_batch(config.optim, train.batch_size)
         self.optimizer = build_optimizer(self.model, self.optim)
         self.recorder = Recorder(folder, self.criterion)
-        self._grids: dict[tuple[int, int], CellGrid] = {}
+        self.grids = CellGrids(layout, self.device)
         self._probe: list[Batch] = []
-
-    # the two numbers that everything else serves
 
     def loss(self, batch: Batch) -> LossParts:
         """Forward and criterion for a batch that is on the device."""
         height, width = batch.images.shape[-2:]
-        outputs = self.outputs(batch.images)
-        return self.criterion(
-            outputs, batch.boxes_cxcywh_px, batch.labels, batch.present, self.grid(height, width)
-        )
+        outputs, grid = self.outputs(batch.images), self.grids(height, width)
+        return self.criterion(outputs, batch.boxes_cxcywh_px, batch.labels, batch.present, grid)
 
     def evaluation(self, observe: CellCollector | None = None) -> Evaluation:
         """COCO AP of the averaged weights on val."""
-        train = self.config.train
-        return evaluate(
-            self.network,
-            self.data.val,
-            self.data.classes,
-            size_px=train.size_px,
-            batch_size=train.eval_batch_size,
-            device=self.device,
-            autocast=self.autocast_dtype,
-            score_threshold=train.score_threshold,
-            nms_iou=train.nms_iou,
-            max_detections=train.max_detections,
-            observe=observe,
-        )
+        return evaluate(self.network, self.data.val, self.data.classes, self.evaluation_settings, observe)
 
     def outputs(self, images: Tensor) -> list[Tensor]:
         """The heads for (batch, 3, height, width) uint8 images."""
@@ -137,6 +94,11 @@ class Run:
             pixels = pixels.contiguous(memory_format=torch.channels_last)
         with self.autocast():
             return list(self.model(pixels))
+
+    @property
+    def evaluation_settings(self) -> EvaluationSettings:
+        """How the run's network is evaluated."""
+        return EvaluationSettings.of(self.config.train, self.device)
 
     @property
     def autocast_dtype(self) -> torch.dtype | None:
@@ -148,12 +110,6 @@ class Run:
         if self.autocast_dtype is None:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, self.autocast_dtype)
-
-    def grid(self, height: int, width: int) -> CellGrid:
-        """The cells for an input of that size, built once."""
-        if (height, width) not in self._grids:
-            self._grids[height, width] = cell_grid(self.model.layout, height, width, self.device)
-        return self._grids[height, width]
 
     # the run
 
@@ -204,8 +160,8 @@ class Run:
         """What is measured once, at the initial weights: the gain, and what the run stands on."""
         train = self.config.train
         if self.config.criterion.match_bce:
-            chosen = self.first_batches(self.config.criterion.calibration_batches)
-            self.criterion.calibrate(self._calibration(chosen), self.grid(train.size_px, train.size_px))
+            batches = first_batches(self.config, self.data.train, self.config.criterion.calibration_batches)
+            self.criterion.calibrate(self._calibration(batches), self.grids(train.size_px, train.size_px))
         if self.loaded is not None:
             log.info("%s", self.loaded.summary())
             self.folder.note(weights=self.loaded.summary())
@@ -217,50 +173,24 @@ class Run:
         )
         self.diagnose(0)
 
-    def first_batches(self, count: int) -> list[Batch]:
-        """The first batches of the training, though all of one size: the same for every arm of a seed."""
-        train = self.config.train
-        batches = train_batches(
-            self.data.train,
-            seed=self.config.seed,
-            epoch=0,
-            epochs=train.epochs,
-            batch_size=train.batch_size,
-            size_px=train.size_px,
-            augment=self.config.augment,
-        )
-        return list(_first(batches, count))
-
     def _calibration(self, batches: list[Batch]) -> Iterator[CalibrationBatch]:
-        # Batch statistics as in training, but none of them may move the network's own.
-        norms = [m for m in self.model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
-        former = [{name: buffer.clone() for name, buffer in module.named_buffers()} for module in norms]
-        self.model.train()
-        for batch in batches:
-            batch = batch.to(self.device)
-            with torch.no_grad():
-                outputs = self.outputs(batch.images)
-            yield outputs, batch.boxes_cxcywh_px, batch.labels, batch.present
-        for module, buffers in zip(norms, former, strict=True):
-            for name, buffer in module.named_buffers():
-                buffer.copy_(buffers[name])
+        return calibration_batches(self.model, self.outputs, batches, self.device)
 
     def epoch(self, loader: TrainLoader, epoch: int) -> dict[str, float]:
         """Train one epoch (0-based) and return its metrics."""
         self.model.freeze_backbone(epoch < self.config.train.freeze_backbone_epochs)
         self.model.train()
-        sums, started = Sums(), time.perf_counter()
+        running, started = RunningMeans(), time.perf_counter()
         rate = 0.0
         for index, batch in enumerate(loader.epoch(epoch)):
             self._record(batch, epoch, index)
             step = epoch * self.steps_per_epoch + index
             rate = learning_rate(self.optim, step, self.steps_per_epoch, self.config.train.epochs)
             set_learning_rate(self.optimizer, rate)
-            sums.add(self.step(batch.to(self.device), epoch, index))
+            running.add(self.step(batch.to(self.device), epoch, index))
         seconds = time.perf_counter() - started
-        means = sums.means()
         images = self.steps_per_epoch * self.config.train.batch_size
-        return {f"train/{name}": value for name, value in means.items()} | {
+        return {f"train/{name}": value for name, value in running.means().items()} | {
             "train/lr": rate,
             "time/train_s": seconds,
             "time/images_per_s": images / seconds,
@@ -321,16 +251,16 @@ class Run:
         started = time.perf_counter()
         collector = None
         if final and train.diagnostics:
-            grid = self.grid(train.size_px, train.size_px)
+            grid = self.grids(train.size_px, train.size_px)
             collector = CellCollector(self.criterion, self.data.val, grid)
-        found = self.evaluation(collector)
-        metrics = {f"val/{name}": value for name, value in found.metrics.items()}
+        evaluation = self.evaluation(collector)
+        metrics = {f"val/{name}": value for name, value in evaluation.metrics.items()}
         if final:
-            self.folder.write_json("detections/ground_truth.json", found.ground_truth)
-            self.folder.write_json("detections/val.json", found.results)
-            again = recalibrated(found.results, self.config.loss)
-            undone = coco_metrics(found.ground_truth, again, self.data.classes).metrics
-            metrics |= {f"val/{name}_recalibrated": undone[name] for name in ("AP", "AP50")}
+            self.folder.write_json("detections/ground_truth.json", evaluation.ground_truth)
+            self.folder.write_json("detections/val.json", evaluation.results)
+            results = recalibrated(evaluation.results, self.config.loss)
+            recalibrated_metrics = coco_metrics(evaluation.ground_truth, results, self.data.classes).metrics
+            metrics |= {f"val/{name}_recalibrated": recalibrated_metrics[name] for name in ("AP", "AP50")}
         metrics["time/eval_s"] = time.perf_counter() - started
         return metrics | self.diagnose(done, collector)
 
@@ -340,8 +270,9 @@ class Run:
         if not train.diagnostics:
             return {}
         started = time.perf_counter()
-        self._probe = self._probe or self.first_batches(PROBE_BATCHES)
-        batches, grid = list(self._calibration(self._probe)), self.grid(train.size_px, train.size_px)
+        if not self._probe:
+            self._probe = first_batches(self.config, self.data.train, PROBE_BATCHES)
+        batches, grid = list(self._calibration(self._probe)), self.grids(train.size_px, train.size_px)
         self.recorder.gradients(done, batches, grid)
         if collector is not None:
             self.recorder.final(batches, grid, collector.cells())
@@ -365,11 +296,11 @@ class Run:
 
     def resume(self) -> int:
         """Load the newest whole checkpoint; returns the number of finished epochs."""
-        found = checkpoint.load_newest(self.folder.path, self.device)
-        if found is None:
+        newest = checkpoint.load_newest(self.folder.path, self.device)
+        if newest is None:
             self.folder.truncate_metrics(0)
             return 0
-        done, state = found
+        done, state = newest
         self.model.load_state_dict(state["model"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
@@ -380,18 +311,13 @@ class Run:
         return done
 
 
-def _first(batches: Iterator[Batch], count: int) -> Iterator[Batch]:
-    for index, batch in enumerate(batches):
-        if index == count:
-            return
-        yield batch
-
-
-def set_up_torch(config: RunConfig) -> None:
-    """Threads and determinism of this process."""
-    if config.train.threads is not None:
-        torch.set_num_threads(config.train.threads)
-    if config.train.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.backends.cudnn.benchmark = False
-        torch.use_deterministic_algorithms(True, warn_only=True)
+def _built(config: RunConfig, num_classes: int, device: torch.device) -> tuple[Detector, LoadReport | None]:
+    """The network at its initial weights on `device`, and what was loaded from a weights file."""
+    model = config.model.build(num_classes, config.train.size_px, config.seed)
+    loaded = None
+    if config.model.weights is not None:
+        loaded = load_weights(model, Path(config.model.weights), config.model.load_heads)
+    model = model.to(device)
+    if config.train.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    return model, loaded

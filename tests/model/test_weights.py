@@ -209,9 +209,19 @@ def test_sizes_of_the_published_tiny_files(tmp_path: Path) -> None:
         lambda content: b"GIF89a" + content,
         lambda content: content[:40] + np.array([np.nan], "<f4").tobytes() + content[44:],
     ],
-    ids=["one float short", "one byte short", "one float long", "half", "header", "cut header", "3 bytes",
-         "empty", "other format", "nan"],
-)  # fmt: skip
+    ids=[
+        "one float short",
+        "one byte short",
+        "one float long",
+        "half",
+        "header",
+        "cut header",
+        "3 bytes",
+        "empty",
+        "other format",
+        "nan",
+    ],
+)
 def test_damaged_darknet_files_are_refused_and_change_nothing(
     name: str, damage: Callable[[bytes], bytes], request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:

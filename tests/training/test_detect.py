@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ablation.model.head import HeadLayout, cell_grid
-from ablation.training.detect import Detections, decode, detect, suppress
+from ablation.training.detect import Detections, DetectionSettings, decode, detect, suppress
 
 LAYOUT = HeadLayout(
     anchors_px=((10, 14), (23, 27), (37, 58)),
@@ -104,7 +104,8 @@ def test_scale_xy_lets_a_centre_reach_the_border_of_its_cell() -> None:
 
 
 def run(outputs: list[Tensor], **settings: float) -> list[Detections]:
-    return detect(outputs, LAYOUT, cell_grid(LAYOUT, SIZE_PX, SIZE_PX, CPU), **settings)  # type: ignore[arg-type]
+    grid = cell_grid(LAYOUT, SIZE_PX, SIZE_PX, CPU)
+    return detect(outputs, LAYOUT, grid, DetectionSettings(**settings))  # type: ignore[arg-type]
 
 
 def test_detections_of_a_batch_by_hand() -> None:
@@ -138,17 +139,17 @@ def test_candidates_are_the_best_ones_whatever_the_head() -> None:
     generator = torch.Generator().manual_seed(0)
     outputs = [torch.randn(4, 14, side, side, generator=generator) for side in (2, 4)]
     _, scores = decode(outputs, LAYOUT, cell_grid(LAYOUT, SIZE_PX, SIZE_PX, CPU))
-    for image, found in enumerate(run(outputs, nms_iou=1.0, max_candidates=10)):
+    for image, detections in enumerate(run(outputs, nms_iou=1.0, max_candidates=10)):
         expected = scores[image].flatten().sort(descending=True).values[:10]
-        np.testing.assert_array_equal(found.scores, expected.numpy())
+        np.testing.assert_array_equal(detections.scores, expected.numpy())
 
 
 def test_equal_scores_are_taken_in_the_order_of_cells() -> None:
     outputs = [torch.zeros(2, 14, side, side) for side in (2, 4)]
     boxes, _ = decode(outputs, LAYOUT, cell_grid(LAYOUT, SIZE_PX, SIZE_PX, CPU))
-    for found in run(outputs, nms_iou=1.0, max_candidates=7):
-        np.testing.assert_array_equal(found.boxes_xyxy_px, boxes[0, [0, 0, 1, 1, 2, 2, 3]].numpy())
-        assert found.labels.tolist() == [0, 1, 0, 1, 0, 1, 0]
+    for detections in run(outputs, nms_iou=1.0, max_candidates=7):
+        np.testing.assert_array_equal(detections.boxes_xyxy_px, boxes[0, [0, 0, 1, 1, 2, 2, 3]].numpy())
+        assert detections.labels.tolist() == [0, 1, 0, 1, 0, 1, 0]
 
 
 def test_many_equal_scores_stay_in_the_order_of_cells() -> None:
@@ -158,9 +159,11 @@ def test_many_equal_scores_stay_in_the_order_of_cells() -> None:
     outputs[1].view(2, 7, 16)[:, 4] = levels[8:].view(2, 16)
     boxes, _ = decode(outputs, LAYOUT, cell_grid(LAYOUT, SIZE_PX, SIZE_PX, CPU))
     expected = sorted(range(80), key=lambda pair: -levels[pair // 2].item())  # Python's sort is stable
-    found = run(outputs, nms_iou=1.0)[0]
-    assert found.labels.tolist() == [pair % 2 for pair in expected]
-    np.testing.assert_array_equal(found.boxes_xyxy_px, boxes[0, [pair // 2 for pair in expected]].numpy())
+    detections = run(outputs, nms_iou=1.0)[0]
+    assert detections.labels.tolist() == [pair % 2 for pair in expected]
+    np.testing.assert_array_equal(
+        detections.boxes_xyxy_px, boxes[0, [pair // 2 for pair in expected]].numpy()
+    )
 
 
 def test_numbers_that_are_not_finite_detect_nothing() -> None:
@@ -170,8 +173,8 @@ def test_numbers_that_are_not_finite_detect_nothing() -> None:
     outputs[1][:, 4, 2, 2] = torch.inf
     outputs[1][:, 0, 3, 3] = torch.nan
     outputs[1][:, 4:6, 3, 3] = 5.0
-    found = run(outputs)[0]
-    assert found.scores.tolist() == pytest.approx([0.72, 0.09], rel=1e-5)
+    detections = run(outputs)[0]
+    assert detections.scores.tolist() == pytest.approx([0.72, 0.09], rel=1e-5)
 
 
 @pytest.mark.parametrize("limit", [0.3, 0.5, 0.9])

@@ -16,7 +16,13 @@ from ablation.model.blocks import ConvSlot
 from ablation.model.head import HeadLayout
 from ablation.model.yolov4_tiny import YOLOv4Tiny
 from ablation.training.detect import Detections
-from ablation.training.evaluate import coco_ground_truth, coco_metrics, coco_results, evaluate
+from ablation.training.evaluate import (
+    EvaluationSettings,
+    coco_ground_truth,
+    coco_metrics,
+    coco_results,
+    evaluate,
+)
 
 CLASSES = ("cat", "dog", "emu")
 Box = tuple[float, float, float, float]
@@ -85,17 +91,21 @@ def test_ground_truth_by_hand() -> None:
     assert truth["categories"] == [{"id": i, "name": name} for i, name in enumerate(CLASSES, start=1)]
     assert [annotation["id"] for annotation in truth["annotations"]] == [1, 2, 3, 4, 5]
     assert truth["annotations"][1] == {
-        "id": 2, "image_id": 1, "category_id": 1, "bbox": [50, 20, 40, 40], "area": 1600, "iscrowd": 0,
-    }  # fmt: skip
+        "id": 2,
+        "image_id": 1,
+        "category_id": 1,
+        "bbox": [50, 20, 40, 40],
+        "area": 1600,
+        "iscrowd": 0,
+    }
     assert [annotation["iscrowd"] for annotation in truth["annotations"]] == [0, 0, 0, 0, 1]
 
 
 def test_perfect_detections_score_one() -> None:
     metrics = measure(MIXED, *PERFECT)
-    assert set(metrics) == {
-        "AP", "AP50", "AP75", "AR100", "AP_small", "AP_medium", "AP_large",
-        "AP_class/cat", "AP50_class/cat", "AP_class/emu", "AP50_class/emu",
-    }, "a class without objects (dog) has no entry"  # fmt: skip
+    overall = {"AP", "AP50", "AP75", "AR100", "AP_small", "AP_medium", "AP_large"}
+    by_class = {f"{name}_class/{label}" for name in ("AP", "AP50") for label in ("cat", "emu")}
+    assert set(metrics) == overall | by_class, "a class without objects (dog) has no entry"
     assert list(metrics.values()) == pytest.approx([1.0] * len(metrics), abs=1e-12)
 
 
@@ -234,7 +244,7 @@ def test_evaluate_from_images_to_metrics() -> None:
     boxes: list[Box] = [(10, 10, 60, 40), (100, 20, 180, 90), (64, 4, 120, 80)]
     split = Painted(*([(box, 1, False)] for box in boxes), [])
     model = Oracle().train()
-    evaluation = evaluate(model, split, CLASSES, size_px=128, batch_size=3, device="cpu")
+    evaluation = evaluate(model, split, CLASSES, EvaluationSettings(size_px=128, batch_size=3))
     assert model.training and model.modes == [False, False] and model.batches == [3, 1]
     assert evaluation.metrics["AP50"] == pytest.approx(1.0) and evaluation.metrics["AP"] > 0.8
     best = {item["image_id"]: item["bbox"] for item in reversed(evaluation.results)}
@@ -246,10 +256,10 @@ def test_evaluate_from_images_to_metrics() -> None:
 
 def test_evaluate_does_not_depend_on_the_batch_size() -> None:
     split = Painted(*([((10.0 * i, 10.0, 60.0 + 10 * i, 60.0), 1, False)] for i in range(5)))
-    one, all_at_once = (
-        evaluate(Oracle(), split, CLASSES, size_px=128, batch_size=size, device="cpu") for size in (1, 5)
+    one_at_a_time, all_at_once = (
+        evaluate(Oracle(), split, CLASSES, EvaluationSettings(128, size)) for size in (1, 5)
     )
-    assert one.metrics == all_at_once.metrics and one.results == all_at_once.results
+    assert one_at_a_time.metrics == all_at_once.metrics and one_at_a_time.results == all_at_once.results
 
 
 def test_evaluate_restores_the_mode_when_the_network_fails() -> None:
@@ -259,7 +269,7 @@ def test_evaluate_restores_the_mode_when_the_network_fails() -> None:
 
     model = Broken().train()
     with pytest.raises(RuntimeError, match="out of memory"):
-        evaluate(model, Painted([(SMALL, 0, False)]), CLASSES, size_px=64, batch_size=1, device="cpu")
+        evaluate(model, Painted([(SMALL, 0, False)]), CLASSES, EvaluationSettings(64, 1))
     assert model.training
 
 
@@ -268,7 +278,7 @@ def test_evaluate_of_an_untrained_network(autocast: torch.dtype | None) -> None:
     """A real network in either precision: scores are float32 probabilities, its AP is next to nothing."""
     split = Painted([(MEDIUM, 0, False)], [(LARGE, 2, False)], [])
     model = YOLOv4Tiny(width=0.125, anchors_at_px=416).build(3, 96, 0)
-    evaluation = evaluate(model, split, CLASSES, size_px=96, batch_size=2, device="cpu", autocast=autocast)
+    evaluation = evaluate(model, split, CLASSES, EvaluationSettings(96, 2, autocast=autocast))
     assert 0 <= evaluation.metrics["AP"] < 0.3
     counts = [sum(item["image_id"] == image for item in evaluation.results) for image in (1, 2, 3)]
     assert all(0 < count <= 100 for count in counts)

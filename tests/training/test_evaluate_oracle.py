@@ -32,21 +32,25 @@ def hard(seed: int) -> Truth:
             category = int(rng.integers(1, 6))  # no object of the sixth
             annotations.append(
                 {
-                    "id": len(annotations) + 1, "image_id": image["id"], "category_id": category, "bbox": box,
-                    "area": box[2] * box[3], "iscrowd": int(rng.random() < 0.15),
+                    "id": len(annotations) + 1,
+                    "image_id": image["id"],
+                    "category_id": category,
+                    "bbox": box,
+                    "area": box[2] * box[3],
+                    "iscrowd": int(rng.random() < 0.15),
                 }
-            )  # fmt: skip
+            )
             for _ in range(int(rng.integers(0, 4))):
                 shift = rng.normal(0, 0.12, 4) * [side[0], side[1], side[0], side[1]]
                 x1, y1, w, h = np.array(box) + shift
-                found = category if rng.random() < 0.8 else int(rng.integers(1, 7))
-                results.append(detection(image["id"], found, (x1, y1, max(w, 1), max(h, 1)), rng))
+                label = category if rng.random() < 0.8 else int(rng.integers(1, 7))
+                results.append(detection(image["id"], label, (x1, y1, max(w, 1), max(h, 1)), rng))
         for _ in range(int(rng.integers(0, 8))):  # of nothing
             w, h = np.exp(rng.uniform(np.log(6), np.log(300), 2))
             results.append(
                 detection(image["id"], int(rng.integers(1, 7)), (*rng.uniform(0, 300, 2), w, h), rng)
             )
-    results = [one for one in results if one["category_id"] != 5]  # the fifth is never found
+    results = [result for result in results if result["category_id"] != 5]  # the fifth is never found
     categories = [{"id": i, "name": name} for i, name in enumerate(classes, start=1)]
     return {"images": images, "annotations": annotations, "categories": categories}, results, classes
 
@@ -67,19 +71,22 @@ def cells(bccd: Path) -> Truth:
     truth = coco_ground_truth(data.val, data.classes)
     rng = np.random.default_rng(5)
     results: list[CocoResult] = []
-    for one in truth["annotations"]:
+    for annotation in truth["annotations"]:
         for _ in range(int(rng.integers(0, 8))):  # more than 100 in some images
-            box = np.array(one["bbox"]) * (1 + rng.normal(0, 0.08, 4))
-            quality = float(np.exp(-20 * np.abs(box / np.array(one["bbox"]) - 1).mean()))
-            label = one["category_id"] if rng.random() < 0.9 else int(rng.integers(1, 4))
+            box = np.array(annotation["bbox"]) * (1 + rng.normal(0, 0.08, 4))
+            quality = float(np.exp(-20 * np.abs(box / np.array(annotation["bbox"]) - 1).mean()))
+            label = annotation["category_id"] if rng.random() < 0.9 else int(rng.integers(1, 4))
             score = quality * float(rng.uniform(0.3, 1))
             results.append(
                 {
-                    "image_id": one["image_id"], "category_id": label, "bbox": box.tolist(), "score": score,
+                    "image_id": annotation["image_id"],
+                    "category_id": label,
+                    "bbox": box.tolist(),
+                    "score": score,
                     "objectness": score,
                 }
-            )  # fmt: skip
-    assert max(np.bincount([one["image_id"] for one in results])) > 100
+            )
+    assert max(np.bincount([result["image_id"] for result in results])) > 100
     return truth, results, tuple(data.classes)
 
 
@@ -107,14 +114,16 @@ def by_faster_coco_eval(truth: CocoDict, results: list[CocoResult], folder: Path
     return evaluation.eval
 
 
-def statistics(found: Any, classes: tuple[str, ...]) -> dict[str, float]:
+def statistics(evaluated: Any, classes: tuple[str, ...]) -> dict[str, float]:
     """Our metrics from another implementation's arrays of (IoU, recall, class, area, most detections)."""
-    precision = np.asarray(found["precision"]).reshape(10, 101, len(classes), 4, -1)[..., -1]
-    recall = np.asarray(found["recall"]).reshape(10, len(classes), 4, -1)[..., -1]
+    precision = np.asarray(evaluated["precision"]).reshape(10, 101, len(classes), 4, -1)[..., -1]
+    recall = np.asarray(evaluated["recall"]).reshape(10, len(classes), 4, -1)[..., -1]
     parts = {
-        "AP": precision[..., 0], "AP50": precision[0, ..., 0], "AP75": precision[5, ..., 0],
+        "AP": precision[..., 0],
+        "AP50": precision[0, ..., 0],
+        "AP75": precision[5, ..., 0],
         "AR100": recall[..., 0],
-    }  # fmt: skip
+    }
     parts |= {f"AP_{name}": precision[..., area] for area, name in enumerate(SIZES, start=1)}
     for label, name in enumerate(classes):
         parts[f"AP_class/{name}"] = precision[:, :, label, 0]
@@ -132,7 +141,8 @@ def test_pycocotools_agrees_with_other_implementations(
     else:
         truth, results, classes = hard(1 if which == "hard 1" else 0)
     if which == "perfect":
-        results = [one | {"score": 0.9} for one in truth["annotations"] if not one["iscrowd"]]
+        objects = [annotation for annotation in truth["annotations"] if not annotation["iscrowd"]]
+        results = [annotation | {"score": 0.9} for annotation in objects]
     elif which == "none":  # of any object: one far too small, since loadRes refuses an empty list
         results = [
             {"image_id": 1, "category_id": 1, "bbox": [0, 0, 0.01, 0.01], "score": 0.5, "objectness": 0.5}

@@ -145,7 +145,7 @@ def test_a_training_of_several_sizes_sees_them_all_and_is_calibrated_at_one(tmp_
     """Anchors and calibration belong to size_px; the batches, and their grids, take every size."""
     several = small_run(tmp_path / "several", multi_scale=[32, 64, 96])
     assert several.fit() == "FINISHED"
-    assert set(several._grids) == {(32, 32), (64, 64), (96, 96)}
+    assert set(several.grids.by_size) == {(32, 32), (64, 64), (96, 96)}
     single = small_run(tmp_path / "single")
     single.prepare()
     assert several.criterion.calibration == single.criterion.calibration != 1.0

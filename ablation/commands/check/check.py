@@ -17,6 +17,7 @@ from ablation.commands.check.audit import Audit, HeadCells, SplitCells, audit
 from ablation.config import RunConfig
 from ablation.data.dataset import DataSource, DetectionData, Split
 from ablation.data.letterbox import Letterbox
+from ablation.data.loader import letterboxed_ground_truth
 from ablation.errors import DataError
 from ablation.model.anchors import resolve_anchors
 from ablation.model.head import HeadLayout, cell_grid, decode_boxes
@@ -102,38 +103,20 @@ def count_cells(
     boxes = matches_lost = boxes_lost = 0
     for start in range(0, len(indices), _BATCH):
         batch = indices[start : start + _BATCH].tolist()
-        truth, labels, present = _ground_truth(split, batch, size_px)
-        assigned = assigner(truth, labels, present, anchors.expand(len(batch), -1, -1), grid)
+        examples = [split.examples[index] for index in batch]
+        geometries = [Letterbox.fit(example.width_px, example.height_px, size_px) for example in examples]
+        truth = letterboxed_ground_truth(examples, geometries)
+        predicted = anchors.expand(len(batch), -1, -1)
+        assigned = assigner(truth.boxes_cxcywh_px, truth.labels, truth.present, predicted, grid)
         for head, cells in enumerate(torch.arange(len(grid.column)).split_with_sizes(grid.sizes)):
             positives[head] += assigned.positive[:, cells].sum()
             ignored[head] += assigned.ignored[:, cells].sum()
-        placed = assigned.matched.view(len(batch), truth.shape[1], -1).any(-1)
-        boxes += int(present.sum())
+        placed = assigned.matched.view(*truth.labels.shape, -1).any(-1)
+        boxes += int(truth.present.sum())
         matches_lost += int(assigned.lost)
-        boxes_lost += int((present & ~placed).sum())
+        boxes_lost += int((truth.present & ~placed).sum())
     heads = [
         HeadCells(stride, int(yes), int(unsure), len(indices) * size - int(yes) - int(unsure))
         for stride, yes, unsure, size in zip(layout.strides, positives, ignored, grid.sizes, strict=True)
     ]
     return SplitCells(len(indices), boxes, heads, matches_lost, boxes_lost)
-
-
-def _ground_truth(
-    split: Split, indices: list[int], size_px: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """boxes_cxcywh_px, labels and present, as a training's loader pads them."""
-    examples = [split.examples[index] for index in indices]
-    most = max(1, *(int((~example.ignored).sum()) for example in examples))
-    boxes = np.zeros((len(examples), most, 4), np.float32)
-    labels = np.zeros((len(examples), most), np.int64)
-    present = np.zeros((len(examples), most), np.bool_)
-    for row, example in enumerate(examples):
-        trained = ~example.ignored
-        count = int(trained.sum())
-        fitted = Letterbox.fit(example.width_px, example.height_px, size_px)
-        corners = fitted.to_input(example.boxes_xyxy_px[trained])
-        boxes[row, :count, :2] = (corners[:, :2] + corners[:, 2:]) / 2
-        boxes[row, :count, 2:] = corners[:, 2:] - corners[:, :2]
-        labels[row, :count] = example.labels[trained]
-        present[row, :count] = True
-    return torch.from_numpy(boxes), torch.from_numpy(labels), torch.from_numpy(present)

@@ -16,15 +16,14 @@ from typing import Any
 
 from ablation.errors import AblationError, UsageError
 from ablation.files import safe_name, write_json
-from ablation.machine import autocast_dtype, resolve_device
+from ablation.machine import resolve_device, set_up_torch
 from ablation.records import PlannedRun
 from ablation.study.expand import override_text
 from ablation.study.plan_file import plan_file, read_plan
 from ablation.tracking.mirror import Mirror
 from ablation.tracking.run_folder import RunFolder
 from ablation.tracking.store import Store
-from ablation.training.evaluate import evaluate
-from ablation.training.run import set_up_torch
+from ablation.training.evaluate import EvaluationSettings, evaluate
 from ablation.training.trained_run import load_run
 
 OF_THE_STUDY = ("study", "seed", "seeds", "arm", "arms", "description", "retry", "halving", "out")
@@ -180,21 +179,11 @@ def read_test(choice: Choice, out: Path, store: Store | None) -> int:
 def _evaluate(folder: RunFolder) -> None:
     run = load_run(folder)
     train = run.config.train
-    set_up_torch(run.config)
+    set_up_torch(train.threads, train.deterministic)
     device = resolve_device(train.device)
-    found = evaluate(
-        run.network.to(device),
-        run.config.data.open_test(),
-        run.classes,
-        size_px=train.size_px,
-        batch_size=train.eval_batch_size,
-        device=device,
-        autocast=autocast_dtype(train.precision),
-        score_threshold=train.score_threshold,
-        nms_iou=train.nms_iou,
-        max_detections=train.max_detections,
-    )
-    folder.write_json("detections/test_ground_truth.json", found.ground_truth)
-    folder.write_json("detections/test.json", found.results)
-    metrics: dict[str, Any] = {f"test/{name}": value for name, value in found.metrics.items()}
+    settings = EvaluationSettings.of(train, device)
+    evaluation = evaluate(run.network.to(device), run.config.data.open_test(), run.classes, settings)
+    folder.write_json("detections/test_ground_truth.json", evaluation.ground_truth)
+    folder.write_json("detections/test.json", evaluation.results)
+    metrics: dict[str, Any] = {f"test/{name}": value for name, value in evaluation.metrics.items()}
     folder.append_metrics(train.epochs, metrics)

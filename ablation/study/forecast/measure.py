@@ -15,11 +15,12 @@ from ablation.config import RunConfig
 from ablation.data.dataset import Image, Split
 from ablation.data.loader import TrainLoader
 from ablation.errors import AblationError
+from ablation.machine import resolve_device, set_up_torch
 from ablation.study.execute import Prepared, open_data
 from ablation.study.forecast.costs import Cost
 from ablation.tracking.run_folder import RunFolder
 from ablation.training.evaluate import evaluate
-from ablation.training.run import Run, set_up_torch
+from ablation.training.run import Run
 
 WARM_UP = 2
 LEAST_STEPS, MOST_STEPS, ENOUGH_S = 3, 30, 10.0
@@ -53,15 +54,13 @@ def measure(run: Prepared, slots: int, threads: int) -> Cost:
 
 
 def _on_cpu(run: Prepared) -> bool:
-    from ablation.machine import resolve_device
-
     return resolve_device(run.config.train.device).type == "cpu"
 
 
 def _timed(config: RunConfig) -> tuple[float, float, float]:
     """Seconds for a training image, for a val image, and until training begins. Leaves nothing behind."""
     began = time.perf_counter()
-    set_up_torch(config)
+    set_up_torch(config.train.threads, config.train.deterministic)
     data = open_data(config.data)
     with tempfile.TemporaryDirectory(prefix="ablation-measure-") as folder:
         run = Run(config, data, RunFolder(Path(folder)), lambda epoch, metrics: None)
@@ -70,18 +69,7 @@ def _timed(config: RunConfig) -> tuple[float, float, float]:
         train_s = _steps(run)
         part = _FirstImages(data.val, config.train.eval_batch_size)
         began = time.perf_counter()
-        evaluate(
-            run.network,
-            part,
-            data.classes,
-            size_px=config.train.size_px,
-            batch_size=config.train.eval_batch_size,
-            device=run.device,
-            autocast=run.autocast_dtype,
-            score_threshold=config.train.score_threshold,
-            nms_iou=config.train.nms_iou,
-            max_detections=config.train.max_detections,
-        )
+        evaluate(run.network, part, data.classes, run.evaluation_settings)
         return train_s, (time.perf_counter() - began) / len(part), start_s
 
 

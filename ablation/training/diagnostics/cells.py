@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ablation.data.dataset import Split
-from ablation.data.loader import ValBatch
+from ablation.data.loader import ValBatch, letterboxed_ground_truth
 from ablation.losses.base import ConfidenceTargets
 from ablation.model.head import OBJECTNESS, CellGrid, flatten_outputs
 from ablation.objective.criterion import Criterion
@@ -55,13 +55,17 @@ class CellCollector:
         self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def __call__(self, outputs: list[Tensor], batch: ValBatch) -> None:
-        """Take what is wanted of one batch."""
+        """Keep the cells of the batch's selected images."""
         rows = [row for row, index in enumerate(batch.indices.tolist()) if index in self.selected]
         if not rows:
             return
         raw = flatten_outputs([output[rows] for output in outputs], self.criterion.layout)
-        truth = [part.to(raw.device) for part in self._truth(batch, rows)]
-        targets = self.criterion.targets(raw, truth[0], truth[1], truth[2], self.grid)
+        truth = letterboxed_ground_truth(
+            [self.split.examples[int(batch.indices[row])] for row in rows],
+            [batch.geometries[row] for row in rows],
+        )
+        boxes, labels, present = (part.to(raw.device) for part in vars(truth).values())
+        targets = self.criterion.targets(raw, boxes, labels, present, self.grid)
         valid = targets.valid
         columns = (raw[..., OBJECTNESS], targets.objectness, targets.quality)
         # Through numpy: what inference mode makes may not enter a graph.
@@ -69,30 +73,9 @@ class CellCollector:
         self._parts.append((samples[0], samples[1], samples[2]))
 
     def cells(self) -> Cells:
-        """Everything seen."""
+        """The cells of all batches so far."""
         logits, objectness, quality = (torch.cat(column) for column in zip(*self._parts, strict=True))
         return Cells(logits.nan_to_num(0.0), objectness, quality, len(self.selected))
-
-    def _truth(self, batch: ValBatch, rows: list[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """boxes_cxcywh_px, labels and present of the rows, padded; ignored objects are not trained on."""
-        objects = []
-        for row in rows:
-            example = self.split.examples[int(batch.indices[row])]
-            annotated = ~example.ignored
-            objects.append(
-                (batch.geometries[row].to_input(example.boxes_xyxy_px[annotated]), example.labels[annotated])
-            )
-        most = max(1, *(len(labels) for _, labels in objects))
-        boxes = torch.zeros(len(rows), most, 4)
-        labels = torch.zeros(len(rows), most, dtype=torch.int64)
-        present = torch.zeros(len(rows), most, dtype=torch.bool)
-        for row, (corners, image_labels) in enumerate(objects):
-            count = len(image_labels)
-            low, high = torch.from_numpy(corners[:, :2].copy()), torch.from_numpy(corners[:, 2:].copy())
-            boxes[row, :count] = torch.cat([(low + high) / 2, high - low], dim=1)
-            labels[row, :count] = torch.from_numpy(image_labels)
-            present[row, :count] = True
-        return boxes, labels, present
 
 
 def objectness_histograms(cells: Cells) -> dict[str, Any]:

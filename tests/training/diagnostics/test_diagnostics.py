@@ -270,12 +270,22 @@ def test_cells_are_labelled_as_in_training() -> None:
 # real runs
 
 
+TWINS = [
+    "loss=focal",
+    "criterion=matched",
+    "train.precision=bf16",
+    "train.multi_scale=[64,96]",
+    "train.epochs=4",
+    "train.eval_every=2",
+    "tracking=none",
+]
+
+
 @pytest.fixture(scope="module")
 def twins(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One configuration with and without diagnostics: bf16, several sizes, two epochs between evaluations."""
     folder = tmp_path_factory.mktemp("twins")
-    common = [*TINY, "loss=focal", "criterion=matched", "train.precision=bf16", "train.multi_scale=[64,96]",
-              "train.epochs=4", "train.eval_every=2", "tracking=none"]  # fmt: skip
+    common = [*TINY, *TWINS]
     ablation(folder, "train", *common, "study=with")
     ablation(folder, "train", *common, "study=without", "train.diagnostics=false")
     return folder
@@ -292,8 +302,8 @@ def test_diagnostics_change_no_weight_and_no_metric(twins: Path) -> None:
 def test_a_run_leaves_its_diagnostics(twins: Path) -> None:
     run = run_folders(twins)[0]
     names = {path.name for path in (run / "diagnostics").iterdir()}
-    assert names == {"gradients.json", "gradient_norms.json", "objectness.json", "loss_cdf.json",
-                     "score_inversion.json"}  # fmt: skip
+    topics = ("gradients", "gradient_norms", "objectness", "loss_cdf", "score_inversion")
+    assert names == {f"{topic}.json" for topic in topics}
     gradients = json.loads((run / "diagnostics/gradients.json").read_text())
     assert [record["epoch"] for record in gradients["epochs"]] == [0, 2, 4]
     assert gradients["images"] == 16 and gradients["confidence_gain"] != 1.0
@@ -307,9 +317,7 @@ def test_a_run_leaves_its_diagnostics(twins: Path) -> None:
 
 
 def test_a_resumed_run_has_the_diagnostics_of_an_undisturbed_one(twins: Path, tmp_path: Path) -> None:
-    command = ["train", *TINY, "loss=focal", "criterion=matched", "train.precision=bf16",
-               "train.multi_scale=[64,96]", "train.epochs=4", "train.eval_every=2", "tracking=none",
-               "study=with"]  # fmt: skip
+    command = ["train", *TINY, *TWINS, "study=with"]
     # Epoch 2 is evaluated, but the checkpoint is of epoch 1: its record is written twice.
     ablation(tmp_path, *command, "train.stop_after=3")
     (run,) = run_folders(tmp_path)
@@ -322,8 +330,8 @@ def test_a_resumed_run_has_the_diagnostics_of_an_undisturbed_one(twins: Path, tm
 
 
 def test_a_run_that_diverges_writes_no_final_diagnostics(tmp_path: Path) -> None:
-    ablation(tmp_path, "train", *TINY, "optim.lr=1e30", "optim.warmup_epochs=0", "optim.clip_norm=null",
-             "tracking=none", check=None)  # fmt: skip
+    explosive = ["optim.lr=1e30", "optim.warmup_epochs=0", "optim.clip_norm=null"]
+    ablation(tmp_path, "train", *TINY, *explosive, "tracking=none", check=None)
     (run,) = run_folders(tmp_path)
     assert json.loads((run / "state.json").read_text())["state"] == "DIVERGED"
     assert {path.name for path in (run / "diagnostics").iterdir()} == {"gradients.json"}
