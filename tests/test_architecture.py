@@ -16,7 +16,18 @@ PACKAGE = ROOT / "ablation"
 # Each room may import those below it and, inside a folder, its own files.
 ROOMS = (
     *("cli", "commands", "study", "training", "config", "objective", "model", "analyse", "data"),
-    *("tracking", "losses", "records", "machine", "boxes", "files", "rng", "errors", "__init__"),
+    *(
+        "tracking",
+        "losses",
+        "records",
+        "machine",
+        "boxes",
+        "files",
+        "yaml_files",
+        "rng",
+        "errors",
+        "__init__",
+    ),
 )
 HEIGHT = {room: -depth for depth, room in enumerate(ROOMS)}
 FILES = sorted(PACKAGE.rglob("*.py"))
