@@ -272,13 +272,31 @@ def import_table(arguments: list[str]) -> int:
     args = Arguments.parse(
         "import",
         arguments,
-        {"study": None, "table": None, "gt": "", "detections": "", "metric": "AP", "out": "runs", **STORE},
+        {
+            "study": None,
+            "table": None,
+            "gt": "",
+            "detections": "",
+            "metric": "AP",
+            "out": "runs",
+            "replace": "false",
+            **STORE,
+        },
     )
     store = args.store()
     truth = args.optional_path("gt")
     detections = args.optional_path("detections")
     table, out = args.path("table"), args.path("out")
-    folders = import_runs(args.text("study"), table, out, store, truth, detections, args.text("metric"))
+    folders = import_runs(
+        args.text("study"),
+        table,
+        out,
+        store,
+        truth,
+        detections,
+        args.text("metric"),
+        replace_data=args.flag("replace"),
+    )
     print(f"{len(folders)} runs of {table} are in {out}/ and in {store.uri}")
     print(f"next:  ablation report study={args.text('study')}")
     return 0

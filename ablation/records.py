@@ -117,36 +117,79 @@ class Declaration:
 
 
 @dataclass(frozen=True)
+class StudyData:
+    """The data set that every run of a study is trained and evaluated on.
+
+    Attributes:
+        fingerprint: of the images and annotations of its train and val splits.
+        source: the setting that names it, such as data.root=DIR; it may differ for equal fingerprints.
+        train_images, val_images: how many each split has.
+    """
+
+    fingerprint: str
+    source: str
+    train_images: int = 0
+    val_images: int = 0
+
+    def __str__(self) -> str:
+        """For messages: data.root=DIR (24 train and 8 val images, fingerprint 1a2b3c4d)."""
+        counts = f"{self.train_images} train and {self.val_images} val images, "
+        known = counts if self.train_images + self.val_images else ""
+        return f"{self.source} ({known}fingerprint {self.fingerprint[:8]})"
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a study consists of: the content of plan.json, in the study's folder and at its MLflow run.
 
     Attributes:
         declared: what the study said about its analysis, oldest first.
         description: of the study; only at the MLflow run.
+        data: that its runs share; None in plans of older versions.
+        left_out: keys of runs that left the plan because they are of other data.
     """
 
     runs: list[PlannedRun] = field(default_factory=list)
     declared: list[Declaration] = field(default_factory=list)
     description: str = ""
+    data: StudyData | None = None
+    left_out: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; the description only where there is one."""
-        content = {"description": self.description} if self.description else {}
+        """Plain values; what is empty is left out, but not runs and declarations."""
+        content: dict[str, Any] = {"description": self.description} if self.description else {}
         runs, declared = [vars(run) for run in self.runs], [vars(entry) for entry in self.declared]
-        return content | {"runs": runs, "declared": declared}
+        content |= {"runs": runs, "declared": declared}
+        content |= {} if self.data is None else {"data": vars(self.data)}
+        return content | ({"left_out": self.left_out} if self.left_out else {})
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Plan:
         """What to_json made. Plans of older versions declare nothing.
 
         Raises:
-            KeyError, TypeError: it is not a plan.
+            KeyError, TypeError, ValueError, AttributeError: it is not a plan.
         """
-        return cls(
+        data = content.get("data")
+        plan = cls(
             [PlannedRun(**row) for row in content["runs"]],
             [Declaration.read(row) for row in content.get("declared", [])],
             content.get("description", ""),
+            None if data is None else StudyData(**data),
+            list(content.get("left_out", [])),
         )
+        for run in plan.runs:
+            _check_types(run, {"arm": str, "seed": int, "key": str, "command": str, "params": dict})
+        for entry in plan.declared:
+            _check_types(entry, {"metric": str, "margin": (int, float), "level": (int, float)})
+        return plan
+
+
+def _check_types(row: object, types: dict[str, Any]) -> None:
+    for name, kind in types.items():
+        value = getattr(row, name)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise TypeError(f"{name} is {type(value).__name__}")
 
 
 def declaration_that_counts(declared: Sequence[Declaration]) -> Declaration | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from ablation.errors import UsageError
@@ -34,5 +35,5 @@ def replay(out: Path, store: Store) -> int:
         studies[identity["study"]] = (identity.get("description", ""), path.parent.parent / "plan.json")
     for study, (description, plan_path) in studies.items():
         plan = read_plan(plan_path)
-        publish_plan(store, study, plan.runs, description, plan.declared)
+        publish_plan(store, study, replace(plan, description=description))
     return len(folders)

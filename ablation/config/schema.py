@@ -249,6 +249,8 @@ class RunConfig:
         analysis: of the whole study; cannot change a run.
         retry: of a study: failed: runs that failed before are redone; null: they are left alone.
         halving: of a study: early stopping of arms.
+        replace: of a study: if the data are other than its runs were made from, these leave its plan;
+            false: the launch is refused.
         seeds, arms: of a sweep; not part of a run.
         out: folder that holds the studies' folders.
     """
@@ -266,6 +268,7 @@ class RunConfig:
     analysis: AnalysisConfig = field(default_factory=AnalysisConfig, metadata=NOT_IDENTITY)
     retry: str | None = field(default=None, metadata=NOT_IDENTITY)
     halving: HalvingConfig = field(default_factory=HalvingConfig, metadata=NOT_IDENTITY)
+    replace: bool = field(default=False, metadata=NOT_IDENTITY)
     study: str = field(default="default", metadata=NOT_IDENTITY)
     arm: str | None = field(default=None, metadata=NOT_IDENTITY)
     description: str = field(default="", metadata=NOT_IDENTITY)

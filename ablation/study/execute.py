@@ -20,10 +20,10 @@ from ablation.errors import AblationError, Diverged, NoRoom, UsageError, one_lin
 from ablation.files import canonical_json, exclusive_lock, remove_temporaries, sha256_file, write_text
 from ablation.machine import code_version, resolve_device, resolve_precision, set_up_torch
 from ablation.model.anchors import resolve_anchors
-from ablation.records import Declaration, PlannedRun
+from ablation.records import Declaration, PlannedRun, StudyData
 from ablation.study.identity import run_key
 from ablation.study.interrupts import Interrupts
-from ablation.study.plan_file import extend_plan, plan_file
+from ablation.study.plan_file import extend_plan, plan_file, source_text
 from ablation.tracking.experiment import publish_plan
 from ablation.tracking.mirror import Mirror
 from ablation.tracking.run_folder import DONE_STATES, RunFolder
@@ -64,6 +64,13 @@ class Prepared:
         return PlannedRun(str(self.config.arm), self.config.seed, self.key, command, _params(self.config))
 
     @property
+    def study_data(self) -> StudyData:
+        """The run's data set as the study's plan names it."""
+        settings = {"name": self.data.name} | plain(self.config.data)
+        counts = len(self.data.train), len(self.data.val)
+        return StudyData(self.data.fingerprint(), source_text(settings), *counts)
+
+    @property
     def label(self) -> str:
         """The run as a person names it."""
         return f"{self.config.arm} seed {self.config.seed}"
@@ -72,7 +79,7 @@ class Prepared:
 INTERRUPTED = "interrupted; launch it again to go on from the last checkpoint"
 """Reason of a run that was stopped by a signal, where nothing more is known."""
 
-_OF_THE_LAUNCH = ("retry=", "halving.", "train.stop_after=")
+_OF_THE_LAUNCH = ("retry=", "replace=", "halving.", "train.stop_after=")
 """Overrides that say how far and which runs are launched, and not what a run is."""
 
 _open_data: dict[str, DetectionData] = {}
@@ -125,7 +132,11 @@ def store_of(config: RunConfig) -> Store | None:
 
 
 def announce(runs: list[Prepared], store: Store | None) -> None:
-    """Enter runs into their study's plan, in the study's folder and in MLflow."""
+    """Enter runs into their study's plan, in the study's folder and in MLflow.
+
+    Raises:
+        UsageError: the runs have other data than those that the study has already.
+    """
     first = runs[0].config
     for data in {id(run.data): run.data for run in runs}.values():
         faults = [*data.faults, *data.train.faults, *data.val.faults]
@@ -133,18 +144,39 @@ def announce(runs: list[Prepared], store: Store | None) -> None:
             log.warning("data: %s: %s; %s", fault.file, fault.what, fault.action)
         if len(faults) > 5:
             log.warning("data: and %d more, all in faults.json of every run", len(faults) - 5)
-    path = plan_file(Path(first.out), first.study)
-    plan = extend_plan(path, [run.planned for run in runs], _declaration(first, path.parent))
+    out, data = Path(first.out), shared_data(runs)
+    planned, declaration = [run.planned for run in runs], _declaration(first)
+    plan, replaced = extend_plan(out, first.study, planned, declaration, data, first.replace)
+    if replaced is not None:
+        log.warning("%s", replaced.warning(data))
     if store is not None:
         try:
-            publish_plan(store, first.study, plan.runs, first.description, plan.declared)
+            publish_plan(store, first.study, replace(plan, description=first.description))
         except AblationError as error:
             log.warning("%s", error)
 
 
-def _declaration(config: RunConfig, study: Path) -> Declaration:
+def shared_data(runs: list[Prepared]) -> StudyData:
+    """The one data set of a study's runs.
+
+    Raises:
+        UsageError: two of the runs have different data.
+    """
+    first = runs[0]
+    for run in runs[1:]:
+        if run.study_data.fingerprint != first.study_data.fingerprint:
+            raise UsageError(
+                f"study={run.config.study}: {first.label} has {first.study_data} and {run.label} has "
+                f"{run.study_data}. Runs of different data are never compared: give each data set a study "
+                "of its own"
+            )
+    return first.study_data
+
+
+def _declaration(config: RunConfig) -> Declaration:
     """What the study says about its analysis, with how much was known when it said so."""
     analysis = config.analysis
+    study = plan_file(Path(config.out), config.study).parent
     return Declaration(
         metric=analysis.metric,
         margin=analysis.margin,
@@ -241,7 +273,7 @@ def _train(
 
 def _params(config: RunConfig) -> dict[str, str]:
     """The typed configuration on one level, as the texts that MLflow shows."""
-    of_the_study = ("arms", "seeds", "out", "tracking", "analysis", "retry", "halving")
+    of_the_study = ("arms", "seeds", "out", "tracking", "analysis", "retry", "replace", "halving")
     settings = {k: v for k, v in plain(config).items() if k not in of_the_study}
     params = {key: str(value) for key, value in flat(settings).items()}
     del params["train.stop_after"]  # MLflow cannot change a parameter, and a run's next stage changes this

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from ablation.records import Declaration, Plan, PlannedRun
+from ablation.records import Plan
 from ablation.tracking import chart_view
 from ablation.tracking.store import Store
 
 
-def publish_plan(
-    store: Store,
-    study: str,
-    planned: list[PlannedRun],
-    description: str,
-    declared: Sequence[Declaration] = (),
-) -> None:
+def publish_plan(store: Store, study: str, plan: Plan) -> None:
     """Keep what the study consists of, and what it declared, at its parent run."""
     with store.errors():
-        parent = store.parent_run(store.experiment(study, description), study)
+        parent = store.parent_run(store.experiment(study, plan.description), study)
         assert parent is not None
-        store.client().log_dict(parent, Plan(planned, list(declared), description).to_json(), "plan.json")
+        store.client().log_dict(parent, plan.to_json(), "plan.json")
 
 
 def publish_files(store: Store, study: str, files: list[Path], folder: str, tags: dict[str, str]) -> str:

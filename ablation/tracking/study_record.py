@@ -39,7 +39,7 @@ def load_study(store: Store, name: str) -> StudyRecord:
     """Everything the analysis needs to know of a study.
 
     A run whose arm and seed the current plan gives another key is SUPERSEDED: it was trained with
-    a configuration that has been edited since.
+    a configuration that has been edited since. So is a run of data that the study no longer has.
 
     Raises:
         UsageError: no such study; the message names those that exist.
@@ -54,11 +54,10 @@ def load_study(store: Store, name: str) -> StudyRecord:
         raise UsageError(f"study={name}: no such study in {store.uri}; there are: {names}")
     with store.errors():
         plan = _plan(store, experiment.experiment_id, name)
-        planned_keys = {(run.arm, run.seed): run.key for run in plan.runs}
         runs = list(store.runs(experiment.experiment_id))
         artifacts.remember(store.uri, runs)
         points = _points(store, experiment.experiment_id, runs)
-        records = [_record(run, points.get(run.info.run_id, {}), planned_keys) for run in runs]
+        records = [_record(run, points.get(run.info.run_id, {}), plan) for run in runs]
     return StudyRecord(name, records, list(plan.runs), plan.description, tuple(plan.declared))
 
 
@@ -72,17 +71,11 @@ def _plan(store: Store, experiment: str, name: str) -> Plan:
         return Plan.from_json(json.loads(path.read_text(encoding="utf-8")))
 
 
-def _record(
-    run: Run, points: Mapping[str, Sequence[tuple[int, float]]], planned_keys: Mapping[tuple[str, int], str]
-) -> RunRecord:
-    """What the store has of one run.
-
-    Args:
-        planned_keys: the key that the plan has for each arm and seed.
-    """
+def _record(run: Run, points: Mapping[str, Sequence[tuple[int, float]]], plan: Plan) -> RunRecord:
+    """What the store has of one run."""
     tags = run.data.tags
     arm, seed, key = tags["arm"], int(tags["seed"]), tags["key"]
-    superseded = planned_keys.get((arm, seed), key) != key
+    superseded = _why_superseded(plan, arm, seed, key)
     return RunRecord(
         run_id=run.info.run_id,
         study=tags["study"],
@@ -94,8 +87,16 @@ def _record(
         metrics=dict(run.data.metrics),
         history=histories.history(points),
         folder=tags.get("folder", ""),
-        reason="trained with a configuration that was edited since" if superseded else tags.get("reason", ""),
+        reason=superseded or tags.get("reason", ""),
     )
+
+
+def _why_superseded(plan: Plan, arm: str, seed: int, key: str) -> str:
+    """Why a run is no longer part of its study; "" where it is."""
+    keys = [run.key for run in plan.runs if (run.arm, run.seed) == (arm, seed)]
+    if key in plan.left_out:
+        return "trained on other data than the study has now"
+    return "trained with a configuration that was edited since" if keys and key not in keys else ""
 
 
 def _points(store: Store, experiment: str, runs: list[Run]) -> Points:

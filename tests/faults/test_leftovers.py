@@ -11,7 +11,7 @@ import pytest
 from helpers.fault_trials import Row, random, with_store
 
 from ablation.analyse.tables import table
-from ablation.records import PlannedRun
+from ablation.records import Plan, PlannedRun
 from ablation.tracking.experiment import publish_plan
 from ablation.tracking.mirror import Mirror
 from ablation.tracking.run_folder import RunFolder
@@ -93,7 +93,7 @@ def _trial(folder: Path, kinds: list[str], generator: np.random.Generator) -> No
             record(folder, store, arm, seed, f"{seed + 1000:064x}", "FINISHED", POISON, "runs")
         if kind != "FINISHED":
             expected[kind.lower()] += 1
-    publish_plan(store, "s", planned, "")
+    publish_plan(store, "s", Plan(planned))
     runs = table.runs_table(load_study(store, "s"))
     counted = runs[runs["valid"]]
     assert {(arm, seed): value for arm, seed, value in zip(counted["arm"], counted["seed"], counted["val/AP"],

@@ -8,7 +8,7 @@ from pathlib import Path
 from helpers.command import TINY, ablation, error_line, in_this_process
 
 from ablation.records import Declaration
-from ablation.study.plan_file import extend_plan, read_plan
+from ablation.study.plan_file import extend_plan, plan_file, read_plan
 from ablation.tracking.store import Store
 from ablation.tracking.study_record import load_study
 
@@ -40,8 +40,9 @@ def test_a_margin_that_is_none_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_plan_of_an_older_version_declares_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "plan.json"
+    path = plan_file(tmp_path, "s")
+    path.parent.mkdir()
     path.write_text(json.dumps({"runs": [{"arm": "bce", "seed": 0, "key": "k", "command": "c"}]}))
     assert read_plan(path).declared == []
-    plan = extend_plan(path, [], Declaration("val/AP", 0.01, 0.95, ("focal",), 5, 1))
+    plan, _ = extend_plan(tmp_path, "s", [], Declaration("val/AP", 0.01, 0.95, ("focal",), 5, 1))
     assert read_plan(path) == plan and plan.declared[0].family == ("focal",)

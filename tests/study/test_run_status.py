@@ -38,7 +38,7 @@ def study(tmp_path: Path) -> Path:
     """A study of seven runs, one in each status, in tmp_path/runs."""
     out = tmp_path / "runs"
     planned = [PlannedRun("bce", seed, KEYS[seed], "ablation train", PARAMS) for seed in range(7)]
-    extend_plan(plan_file(out, "s"), planned)
+    extend_plan(out, "s", planned)
     states = ["FINISHED", "DIVERGED", "RUNNING", "KILLED", "FAILED", "PRUNED"]
     for seed, state in enumerate(states):
         folder = RunFolder.of(out, "s", "bce", seed, KEYS[seed])
@@ -189,6 +189,6 @@ def test_status_compares_by_the_first_declaration_as_the_report_does(tmp_path: P
     first, later = Declaration("val/AP50", 0.01, 0.9), Declaration("val/AP", 0.02, 0.95)
     path = plan_file(tmp_path, "s")
     for declaration in (first, later):
-        extend_plan(path, [PlannedRun("bce", 0, "k" * 64, "ablation train")], declaration)
+        extend_plan(tmp_path, "s", [PlannedRun("bce", 0, "k" * 64, "ablation train")], declaration)
     assert study_status(tmp_path, "s").metric == "val/AP50"
     assert metric_and_level(read_plan(path).declared) == ("val/AP50", 0.9)

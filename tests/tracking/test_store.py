@@ -10,7 +10,7 @@ import pytest
 from helpers.store import open_store_with_experiment, run_folder, store_in
 
 from ablation.errors import StoreError, UsageError
-from ablation.records import PlannedRun
+from ablation.records import Plan, PlannedRun
 from ablation.tracking import histories
 from ablation.tracking.experiment import publish_plan, save_chart_view, set_experiment
 from ablation.tracking.mirror import Mirror
@@ -63,9 +63,8 @@ def test_an_edited_configuration_supersedes_the_old_run(tmp_path: Path) -> None:
         folder = run_folder(tmp_path, key=key)
         folder.set_state("FINISHED")
         Mirror(store, folder, strict=True).finish([])
-    publish_plan(
-        store, "s", [PlannedRun("bce", 0, "b" * 64, "c"), PlannedRun("bce", 1, "d" * 64, "c")], "why"
-    )
+    planned = [PlannedRun("bce", 0, "b" * 64, "c"), PlannedRun("bce", 1, "d" * 64, "c")]
+    publish_plan(store, "s", Plan(planned, description="why"))
     study = load_study(store, "s")
     assert {run.key[0]: run.state for run in study.runs} == {"a": "SUPERSEDED", "b": "FINISHED"}
     assert study.description == "why" and len(study.planned) == 2

@@ -26,7 +26,7 @@ from ablation.tracking.store import Store
 from ablation.training.evaluate import EvaluationSettings, evaluate
 from ablation.training.trained_run import load_run
 
-OF_THE_STUDY = ("study", "seed", "seeds", "arm", "arms", "description", "retry", "halving", "out")
+OF_THE_STUDY = ("study", "seed", "seeds", "arm", "arms", "description", "retry", "replace", "halving", "out")
 """Keys of a run's command that the confirmation sets itself."""
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ablation.errors import DataError, one_line
+from ablation.files import canonical_json
 
 
 def read_ground_truth(path: Path) -> tuple[dict[str, Any], dict[int, int]]:
@@ -19,15 +20,23 @@ def read_ground_truth(path: Path) -> tuple[dict[str, Any], dict[int, int]]:
     try:
         categories = sorted(content["categories"], key=lambda category: int(category["id"]))
         new_ids = {int(category["id"]): index for index, category in enumerate(categories, 1)}
-        images = {int(image["id"]): image for image in content["images"]}
+        images = {int(image["id"]): image | {"id": int(image["id"])} for image in content["images"]}
         annotations = [
             _annotation(f"{path}: annotation {number}", number, annotation, images, new_ids)
             for number, annotation in enumerate(content["annotations"], 1)
         ]
         names = [{"id": new_ids[int(row["id"])], "name": str(row["name"])} for row in categories]
-    except (KeyError, TypeError, ValueError) as error:
+        truth = {"images": list(images.values()), "annotations": annotations, "categories": names}
+        canonical_json(truth).encode()  # refuses infinite numbers and broken text
+    except _WRONG_FORM as error:
         raise DataError(f"{path}: not COCO's form: {type(error).__name__} {one_line(error, 80)}") from None
-    return {"images": list(images.values()), "annotations": annotations, "categories": names}, new_ids
+    for what, rows in (("image", content["images"]), ("category", categories)):
+        if len({int(row["id"]) for row in rows}) < len(rows):
+            raise DataError(f"{path}: two of its {what} ids are equal")
+    return truth, new_ids
+
+
+_WRONG_FORM = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
 
 
 def _annotation(
@@ -69,8 +78,10 @@ def read_results(path: Path, truth: dict[str, Any], new_ids: dict[int, int]) -> 
                 "bbox": _box(where, old["bbox"]),
                 "score": float(old["score"]),
             }
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{where}: not COCO's form: {type(error).__name__} {error}") from None
+        except _WRONG_FORM as error:
+            raise DataError(
+                f"{where}: not COCO's form: {type(error).__name__} {one_line(error, 80)}"
+            ) from None
         if not math.isfinite(result["score"]):
             raise DataError(f"{where}: score {old['score']} is not finite")
         results.append(result)
@@ -82,7 +93,7 @@ def _json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: not readable as JSON: {one_line(error, 100)}") from None
 
 

@@ -6,7 +6,6 @@ makes a new run that supersedes the old one. A study is either imported or train
 
 from __future__ import annotations
 
-import json
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -14,14 +13,13 @@ from typing import Any
 
 from ablation import __version__
 from ablation.commands.imports.coco import read_ground_truth, read_results
+from ablation.commands.imports.enter import ImportedRun, enter_runs
 from ablation.commands.imports.table import Row, metric_of, read_table
-from ablation.errors import AblationError, DataError, UsageError
-from ablation.files import canonical_json, safe_name, sha256_file, sha256_text, write_text
-from ablation.records import PlannedRun
-from ablation.study.plan_file import extend_plan, plan_file
-from ablation.tracking.experiment import publish_plan
-from ablation.tracking.mirror import Mirror
-from ablation.tracking.run_folder import DONE_STATES, RunFolder
+from ablation.errors import DataError, UsageError
+from ablation.files import safe_name, sha256_file, sha256_text
+from ablation.records import StudyData
+from ablation.study.plan_file import other_data, plan_file, read_plan
+from ablation.tracking.run_folder import RunFolder
 from ablation.tracking.store import Store
 from ablation.tracking.study_record import load_study, study_names
 from ablation.training.evaluate import coco_metrics
@@ -38,18 +36,18 @@ def import_runs(
     ground_truth: Path | None = None,
     detections: Path | None = None,
     metric: str = "AP",
+    replace_data: bool = False,
 ) -> list[RunFolder]:
-    """Enter the runs of a table into a study: folders below `out`, its plan, and MLflow.
-
-    Nothing is written before every line has been checked.
+    """Enter the runs of a table into a study: folders below `out`, its plan, and MLflow. All or nothing.
 
     Args:
         ground_truth: COCO's file that the column `detections` belongs to.
         detections: see read_table.
         metric: what every finished run must have.
+        replace_data: runs of another ground truth leave the study's plan; else they are a UsageError.
 
     Raises:
-        DataError, UsageError: one line each; the study then is as before.
+        DataError, UsageError, StoreError: one line each; the study is then as before.
     """
     rows = read_table(table, detections)
     truth, new_ids = read_ground_truth(ground_truth) if ground_truth is not None else ({}, {})
@@ -61,20 +59,12 @@ def import_runs(
             raise DataError(f"{row.where}: a finished run without {metric}; give it, or another metric=NAME")
     _refuse_trained(study, out, store)
     facts = _study_facts(study, table, ground_truth, detections)
-    folders, planned = [], []
-    for row in rows:
-        params = row.params | {"source": "import"}
-        key = _key(row, params, facts["fingerprint"])
-        folder = RunFolder.of(out, study, row.arm, row.seed, key)
-        _write(folder, row, facts | {"arm": row.arm, "seed": row.seed, "key": key, "params": params}, truth)
-        folders.append(folder)
-        planned.append(PlannedRun(row.arm, row.seed, key, facts["command"], params))
-    plan = extend_plan(plan_file(out, study), planned)
-    store.prepare()
-    for folder in folders:
-        Mirror(store, folder, strict=True).finish(folder.artifacts())
-    publish_plan(store, study, plan.runs, facts["description"], plan.declared)
-    return folders
+    data = StudyData(facts["fingerprint"], f"gt={ground_truth}" if ground_truth else "no ground truth")
+    former = other_data(out, study, read_plan(plan_file(out, study)), data)
+    if former is not None and not replace_data:
+        raise UsageError(former.refusal(data))
+    runs = [ImportedRun.of(row, facts, truth) for row in rows]
+    return enter_runs(study, runs, out, store, facts, data)
 
 
 def _study_facts(
@@ -93,12 +83,6 @@ def _study_facts(
         "data": {"name": (ground_truth or table).name},
         "data_profile": {},
     }
-
-
-def _key(row: Row, params: dict[str, str], fingerprint: str) -> str:
-    """SHA-256 of everything that a line says."""
-    content = [row.arm, row.seed, row.state, row.reason, row.epoch, params, row.metrics, row.results]
-    return sha256_text(canonical_json([*content, fingerprint]))
 
 
 def _evaluated(row: Row, truth: dict[str, Any], new_ids: dict[int, int]) -> Row:
@@ -128,26 +112,9 @@ def _refuse_trained(study: str, out: Path, store: Store) -> None:
     where = str(trained[0]) if trained else ""
     exists = store.sqlite_file is None or store.sqlite_file.exists()
     if not where and exists and study in study_names(store):
-        recorded = [run for run in load_study(store, study).runs if run.params.get("source") != "import"]
-        where = f"run {recorded[0].run_id} in {store.uri}" if recorded else ""
+        # A run without parameters is what an import left that broke off: they are written after its creation.
+        params = [(run.run_id, run.params) for run in load_study(store, study).runs if run.params]
+        recorded = [run_id for run_id, settings in params if settings.get("source") != "import"]
+        where = f"run {recorded[0]} in {store.uri}" if recorded else ""
     if where:
         raise UsageError(f"study={study}: has trained runs ({where}); import into a study of another name")
-
-
-def _write(folder: RunFolder, row: Row, run_facts: dict[str, Any], truth: dict[str, Any]) -> None:
-    """A run's folder, DONE last; one that is there already is left as it is."""
-    if folder.state in (*DONE_STATES, "FAILED", "KILLED"):
-        return
-    try:
-        folder.write_json("run.json", run_facts)
-        write_text(folder.file("config.yaml"), f"# imported: {run_facts['command']}\n")
-        folder.set_state("RUNNING")
-        if row.detections is not None:
-            folder.write_json("detections/ground_truth.json", truth)
-            folder.write_json("detections/val.json", row.results)
-        time_ms = folder.read_json("state.json")["started_ms"]
-        line = {"epoch": row.epoch, "time_ms": time_ms, "metrics": row.metrics}
-        write_text(folder.file("metrics.jsonl"), json.dumps(line) + "\n" if row.metrics else "")
-        folder.set_state(row.state, row.reason)
-    except OSError as error:
-        raise AblationError(f"{folder.path}: cannot be written: {error}") from None

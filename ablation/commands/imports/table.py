@@ -27,8 +27,10 @@ from pathlib import Path
 from typing import Any
 
 from ablation.errors import DataError, UsageError, one_line
+from ablation.files import metric_name as mlflow_name
 
 STATES = ("FINISHED", "DIVERGED", "FAILED", "KILLED")
+LONGEST_ARM = 200
 NOT_METRICS = ("arm", "seed", "state", "reason", "epoch", "detections")
 
 
@@ -78,9 +80,12 @@ def read_table(table: Path, detections: Path | None = None) -> list[Row]:
     rows: list[Row] = []
     try:
         for line, cells in readers[table.suffix](table):
+            _check_columns(f"{table}:{line}", cells)
             rows.append(_row(f"{table}:{line}", cells, detections or table.parent))
-    except (UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
         raise DataError(f"{table}: not readable as UTF-8 text: {one_line(error, 100)}") from None
+    except (csv.Error, OSError) as error:
+        raise DataError(f"{table}: not readable as a table: {one_line(error, 100)}") from None
     if not rows:
         raise DataError(f"{table}: no runs in it; a line is one run, with arm, seed and metrics")
     _check_against_each_other(rows)
@@ -128,11 +133,31 @@ def _json_lines(table: Path) -> Iterator[tuple[int, dict[str, str]]]:
             continue
         try:
             value = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{table}:{number}: not JSON: {one_line(error, 100)}") from None
         if not isinstance(value, dict) or any(isinstance(item, dict | list) for item in value.values()):
             raise DataError(f'{table}:{number}: must be one flat object, such as {{"arm": "bce", ...}}')
         yield number, {name: "" if item is None else str(item) for name, item in value.items()}
+
+
+def _check_columns(where: str, cells: dict[str, str]) -> None:
+    """Refuse what MLflow could not take, or what would be two values of one metric."""
+    metrics: dict[str, str] = {}
+    for name, text in cells.items():
+        try:
+            f"{name}{text}".encode()
+        except UnicodeEncodeError:
+            raise DataError(f"{where}: {name!r}: not valid Unicode text") from None
+        if name in NOT_METRICS:
+            continue
+        if name.startswith("loss."):
+            if mlflow_name(name) != name:
+                allowed = "letters, digits, spaces and _-.:"
+                raise DataError(f"{where}: column {name!r}: MLflow takes only {allowed} in a name; rename it")
+            continue
+        other = metrics.setdefault(metric_of(name), name)
+        if other != name:
+            raise DataError(f"{where}: columns {other!r} and {name!r} are one metric, {metric_of(name)}")
 
 
 def _row(where: str, cells: dict[str, str], folder: Path) -> Row:
@@ -140,8 +165,9 @@ def _row(where: str, cells: dict[str, str], folder: Path) -> Row:
     if missing:
         raise DataError(f"{where}: no {' and no '.join(missing)}; every run needs both")
     arm, state = cells["arm"], cells.get("state") or "FINISHED"
-    if not arm.isprintable():
-        raise DataError(f"{where}: arm {arm!r}: must be printable text")
+    if not arm.isprintable() or len(arm) > LONGEST_ARM:
+        most = f"must be printable text of at most {LONGEST_ARM} characters"
+        raise DataError(f"{where}: arm {one_line(repr(arm), 80)}: {most}")
     if state not in STATES:
         raise DataError(f"{where}: state: found {state!r}, must be one of {', '.join(STATES)}")
     params = {name: _setting(text) for name, text in cells.items() if name.startswith("loss.") and text}

@@ -16,10 +16,12 @@ import torch
 from ablation.analyse.tables.baseline import RunSetting, baseline_of
 from ablation.config import AnalysisConfig, RunConfig
 from ablation.errors import StoreError
-from ablation.study.execute import Prepared
+from ablation.records import StudyData
+from ablation.study.execute import Prepared, shared_data
 from ablation.study.forecast.costs import Bytes, Cost, Shape, computed_bytes, device_of, earlier, needed_bytes
 from ablation.study.launchers.local.launcher import share_out
 from ablation.study.pace import makespan_s
+from ablation.study.plan_file import OtherData, other_data, plan_file, read_plan
 from ablation.study.run_status import RunStatus, planned_run_status
 from ablation.tracking.run_folder import RunFolder
 from ablation.tracking.store import Store
@@ -69,6 +71,9 @@ class StudyPlan:
         seeds: number of seeds of each arm.
         noise: from runs that this study has finished already; None where they are too few.
         analysis: what the study declares.
+        data: that the runs would have.
+        other_data: runs that the study has of other data; None: a launch would not be refused for them.
+        replace: whether they would leave the plan.
     """
 
     study: str
@@ -84,6 +89,9 @@ class StudyPlan:
     seeds: dict[str, int]
     noise: Noise | None
     analysis: AnalysisConfig
+    data: StudyData
+    other_data: OtherData | None
+    replace: bool
 
 
 def capacity_of(launcher: Mapping[str, Any], runs: list[Prepared]) -> Capacity:
@@ -116,7 +124,7 @@ def plan_study(
         measured: costs that go before those of earlier runs.
     """
     first = runs[0].config
-    out = Path(first.out)
+    out, data = Path(first.out), shared_data(runs)
     shapes = {run.key: shape_of(run, capacity) for run in runs}
     costs, sizes = earlier(out, set(shapes.values()))
     costs |= dict(measured or {})
@@ -150,6 +158,9 @@ def plan_study(
         seeds=seeds,
         noise=noise_of(runs, first.analysis.metric),
         analysis=first.analysis,
+        data=data,
+        other_data=other_data(out, first.study, read_plan(plan_file(out, first.study)), data),
+        replace=first.replace,
     )
 
 

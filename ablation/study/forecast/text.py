@@ -41,6 +41,7 @@ def rendered(plan: StudyPlan, launched: set[str]) -> RenderableType:
         show.table(plan.runs, plan.analysis.metric, left="takes"),
         *show.notes(plan.runs),
         *(Text(line) for line in [*_time(plan, launched), *_left_alone(plan, launched)]),
+        *_other_data(plan),
         Text(_disk(plan), "bold red" if plan.disk_needed > plan.disk_free else ""),
     )
 
@@ -76,6 +77,14 @@ def _left_alone(plan: StudyPlan, launched: set[str]) -> list[str]:
             f"       {pruned} pruned before and would be left alone; halving.enabled=false takes them up"
         )
     return lines
+
+
+def _other_data(plan: StudyPlan) -> list[Text]:
+    if plan.other_data is None:
+        return []
+    if plan.replace:
+        return [Text(f"data   {plan.other_data.warning(plan.data)}", "yellow")]
+    return [Text(f"data   a launch is refused: {plan.other_data.refusal(plan.data)}", "bold red")]
 
 
 def _disk(plan: StudyPlan) -> str:
