@@ -131,7 +131,8 @@ def _not_plain(value: Tensor, counter: bool) -> str:
         return f"no dense tensor with numbers ({str(value.layout).removeprefix('torch.')}, {value.device})"
     if value.numel() * value.element_size() > value.untyped_storage().nbytes():
         return f"a tensor of {value.numel():,} numbers of which the file holds fewer"
-    if not (value.is_floating_point() or counter):
+    whole = value.dtype in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+    if not (value.is_floating_point() or (counter and whole)):
         return f"of type {str(value.dtype).removeprefix('torch.')}, which weights never are"
     return ""
 
