@@ -29,7 +29,7 @@ LIMIT_S = 10
 """Seconds for one mutation; the process is ended after that."""
 PRELOADED = [
     "ablation.cli",
-    "ablation.commands.import_runs",
+    "ablation.commands.imports.import_runs",
     "ablation.study.app",
     "ablation.study.sweeper",
     "ablation.tracking.store",
