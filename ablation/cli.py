@@ -31,6 +31,8 @@ ablation: should focal loss replace BCE on YOLOv4's confidence term, for your da
   ablation report study=NAME           report.html, figures and tables; also attached in MLflow;
                                        [partial=true] [metric=val/AP50]
   ablation confirm study=NAME seeds=10-15  best focal and best BCE on fresh seeds; the test split, once
+  ablation settle sweeps=NAME [budget_h=6] [max_seeds=16]  goes on until the question is answered:
+                                       explores the arms, then decides on fresh seeds; resumes
   ablation predict run=RUN images=DIR  draw detections, and write detections.json; RUN is a run's
                                        folder, or the beginning of its key or MLflow id
   ablation export run=RUN format=NAME  the network as darknet (.weights), pth or onnx
@@ -227,6 +229,13 @@ def confirm(arguments: list[str]) -> int:
     return 0
 
 
+def settle(arguments: list[str]) -> int:
+    """Explore, then decide on fresh seeds at declared looks; takes what train takes besides."""
+    from ablation.commands.settle.command import run as settle_study
+
+    return settle_study(arguments)
+
+
 def ui(arguments: list[str]) -> int:
     """MLflow's UI, on loopback, until Ctrl-C."""
     args = Arguments.parse("ui", arguments, {"port": "5000", "host": "127.0.0.1", **STORE})
@@ -346,6 +355,7 @@ COMMANDS = {
     "check": check,
     "report": report,
     "confirm": confirm,
+    "settle": settle,
     "predict": predict,
     "export": export,
     "ui": ui,

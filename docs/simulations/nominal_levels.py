@@ -24,7 +24,9 @@ STUDIES, PARTS = 1_000_000, 8
 
 def main() -> None:
     """Print the module."""
-    print('"""Nominal levels of declared looks at the level 0.95; made by docs/simulations/nominal_levels.py."""\n')
+    print(
+        '"""Nominal levels of declared looks at the level 0.95; made by docs/simulations/nominal_levels.py."""\n'
+    )
     print("from __future__ import annotations\n")
     print("LEVELS: dict[tuple[tuple[int, ...], float], tuple[tuple[float, ...], tuple[float, ...]]] = {")
     for looks, exponent in DESIGNS:
@@ -35,7 +37,9 @@ def main() -> None:
             print("        (" + ", ".join(f"{value:.5f}" for value in row) + "),")
         print("    ),")
     print("}")
-    print('"""(looks, exponent) -> (two-sided p of a difference, one-sided p of equivalence) of each look."""')
+    print(
+        '"""(looks, exponent) -> (two-sided p of a difference, one-sided p of equivalence) of each look."""'
+    )
 
 
 if __name__ == "__main__":

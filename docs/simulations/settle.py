@@ -10,7 +10,6 @@ on 6 fresh seeds (66 runs). Everything that decides is the product's own code.
 from __future__ import annotations
 
 import argparse
-from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
@@ -59,7 +58,9 @@ def one_settle(
 ) -> tuple[float, float, int, int]:
     """-> decision, true difference of the finalists, exploration runs, all runs."""
     design = sequential_design(LOOKS, exponent=SPENDING)
-    values = np.stack([means[i][:, None] + SD * scale[i] * noise[i](rng, (ARMS, MOST_SEEDS)) for i in range(2)])
+    values = np.stack(
+        [means[i][:, None] + SD * scale[i] * noise[i](rng, (ARMS, MOST_SEEDS)) for i in range(2)]
+    )
     results = {
         (arm, seed): float(values[i, a, seed])
         for i, side in enumerate((OTHERS, BCE))
@@ -70,14 +71,20 @@ def one_settle(
     used = sum(len(arms) for r in state.rounds for arms in r.arms.values())
     f, b = (SIDES[side].index(state.finalists[side]) for side in (OTHERS, BCE))
     true = float(means[0][f] - means[1][b])
-    seeds = [sum(state.finalists[side] in r.arms.get(side, ()) for r in state.rounds) for side in (OTHERS, BCE)]
+    seeds = [
+        sum(state.finalists[side] in r.arms.get(side, ()) for r in state.rounds) for side in (OTHERS, BCE)
+    ]
     fresh = [SD * scale[i] * noise[i](rng, (1, LOOKS[-1])) for i in range(2)]
     prior = None
     if kind == "pooled":
         prior = state.spread
     elif kind == "own":
         a, c = values[0, f, : seeds[0]], values[1, b, : seeds[1]]
-        va, vc, na, nc = (*(np.var(v, ddof=1) if len(v) > 1 else 0.0 for v in (a, c)), seeds[0] - 1, seeds[1] - 1)
+        va, vc, na, nc = (
+            *(np.var(v, ddof=1) if len(v) > 1 else 0.0 for v in (a, c)),
+            seeds[0] - 1,
+            seeds[1] - 1,
+        )
         if na > 0 and nc > 0:
             total = va + vc
             prior = PriorSpread(total, total**2 / (va**2 / na + vc**2 / nc))
@@ -85,8 +92,17 @@ def one_settle(
     return float(result.decided[0]), true, used, used + 2 * LOOKS[int(result.look[0])]
 
 
-def row(studies: int, effect: float, margin: float, noise=(normal, normal), scale=(1.0, 1.0), kind="none",
-        spread=0.0, seed=0, everyone=False):
+def row(
+    studies: int,
+    effect: float,
+    margin: float,
+    noise=(normal, normal),
+    scale=(1.0, 1.0),
+    kind="none",
+    spread=0.0,
+    seed=0,
+    everyone=False,
+):
     rng = np.random.default_rng(seed)
     right = wrong_diff = wrong_eq = runs = explored = 0
     scale = np.array(scale) * np.sqrt(2 / (scale[0] ** 2 + scale[1] ** 2))
@@ -105,7 +121,13 @@ def row(studies: int, effect: float, margin: float, noise=(normal, normal), scal
         runs += total
         explored += used
         regret += means[0].max() - means[0].max() + (means.max(1) - 0).sum() * 0
-    return [100 * right / studies, 100 * wrong_diff / studies, 100 * wrong_eq / studies, runs / studies, explored / studies]
+    return [
+        100 * right / studies,
+        100 * wrong_diff / studies,
+        100 * wrong_eq / studies,
+        runs / studies,
+        explored / studies,
+    ]
 
 
 def main() -> None:
@@ -116,19 +138,30 @@ def main() -> None:
     for kind in ("pooled",):
         print(kind)
         for name, args in {
-            "all equal, margin 1": (0, 1), "all equal, margin 1.5": (0, 1.5), "one +.5": (0.5, 1), "one +1": (1, 1), "one +1.5": (1.5, 1),
+            "all equal, margin 1": (0, 1),
+            "all equal, margin 1.5": (0, 1.5),
+            "one +.5": (0.5, 1),
+            "one +1": (1, 1),
+            "one +1.5": (1.5, 1),
             "one +2": (2, 1),
         }.items():
             print(f"  {name:24}", *("%7.1f" % v for v in row(n, *args, kind=kind)), flush=True)
         for name, noise, scale in (
-            ("normal", (normal, normal), (1, 1)), ("t3", (heavy, heavy), (1, 1)), ("arm noisier 3x", (normal, normal), (3, 1)),
-            ("long tail arm", (lt, normal), (3, 1)), ("long tail both", (lt, lt), (1, 1)),
-            ("collapse 1/6 x3", (c6, normal), (2, 1)), ("collapse 1/6 x10", (c20, normal), (3, 1)),
+            ("normal", (normal, normal), (1, 1)),
+            ("t3", (heavy, heavy), (1, 1)),
+            ("arm noisier 3x", (normal, normal), (3, 1)),
+            ("long tail arm", (lt, normal), (3, 1)),
+            ("long tail both", (lt, lt), (1, 1)),
+            ("collapse 1/6 x3", (c6, normal), (2, 1)),
+            ("collapse 1/6 x10", (c20, normal), (3, 1)),
         ):
             a = row(n, 0, 1, noise, scale, kind)
             e = row(n, 1, 1, noise, scale, kind, everyone=True)
             f = row(n, -1, 1, noise, scale, kind, everyone=True)
-            print(f"  {name:24} null wrong {a[1]:.1f}  edge+ eq {e[2]:.1f} edge- eq {f[2]:.1f} right {a[0]:.0f} {e[0]:.0f} {f[0]:.0f} runs {a[3]:.0f}", flush=True)
+            print(
+                f"  {name:24} null wrong {a[1]:.1f}  edge+ eq {e[2]:.1f} edge- eq {f[2]:.1f} right {a[0]:.0f} {e[0]:.0f} {f[0]:.0f} runs {a[3]:.0f}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ Biometrika 77, 1990 (ordering by the sample mean).
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -87,8 +88,10 @@ def sequential_design(looks: Sequence[int], level: float = 0.95, exponent: float
         ValueError: the looks do not ascend or start below 3 pairs, or level or exponent are out of range.
     """
     looks = tuple(int(look) for look in looks)
-    if not looks or looks[0] < LEAST_PAIRS or any(b <= a for a, b in zip(looks, looks[1:], strict=False)):
-        raise ValueError(f"looks: {list(looks)}; give ascending numbers of pairs, the first at least {LEAST_PAIRS}")
+    if not looks or looks[0] < LEAST_PAIRS or any(b <= a for a, b in itertools.pairwise(looks)):
+        raise ValueError(
+            f"looks: {list(looks)}; give ascending numbers of pairs, the first at least {LEAST_PAIRS}"
+        )
     if not 0 < level < 1 or exponent <= 0:
         raise ValueError(f"level {level} must lie between 0 and 1, exponent {exponent} above 0")
     if len(looks) == 1:  # the ordinary tests

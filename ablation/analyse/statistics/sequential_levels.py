@@ -28,4 +28,4 @@ LEVELS: dict[tuple[tuple[int, ...], float], tuple[tuple[float, ...], tuple[float
         (0.00314, 0.00988, 0.02057, 0.03580),
     ),
 }
-"""(looks, exponent) -> (two-sided p of a difference, one-sided p of equivalence) of each look."""
+"""(looks, exponent) -> (two-sided p of a difference, one-sided p of equivalence), by look."""

@@ -7,7 +7,6 @@ and only then is the test split opened, for these runs and no others.
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,16 +17,13 @@ from ablation.errors import AblationError, UsageError
 from ablation.files import safe_name, write_json
 from ablation.machine import resolve_device, set_up_torch
 from ablation.records import PlannedRun
-from ablation.study.expand import override_text
 from ablation.study.plan_file import plan_file, read_plan
+from ablation.study.relaunch import launch_arguments
 from ablation.tracking.mirror import Mirror
 from ablation.tracking.run_folder import RunFolder
 from ablation.tracking.store import Store
 from ablation.training.evaluate import EvaluationSettings, evaluate
 from ablation.training.trained_run import load_run
-
-OF_THE_STUDY = ("study", "seed", "seeds", "arm", "arms", "description", "retry", "replace", "halving", "out")
-"""Keys of a run's command that the confirmation sets itself."""
 
 
 @dataclass(frozen=True)
@@ -107,12 +103,6 @@ def fix_choice(
     return former
 
 
-def overrides_of(run: PlannedRun) -> list[str]:
-    """What the run was asked for with, without what the confirmation sets itself."""
-    words = shlex.split(run.command)[2:]
-    return [word for word in words if word.partition("=")[0].lstrip("+~") not in OF_THE_STUDY]
-
-
 def arguments(choice: Choice, planned: Sequence[PlannedRun], out: Path, extra: Sequence[str]) -> list[str]:
     """The arguments of `ablation train` for the confirmation: two arms, the fresh seeds.
 
@@ -123,31 +113,15 @@ def arguments(choice: Choice, planned: Sequence[PlannedRun], out: Path, extra: S
     for arm in choice.finalists:
         if arm not in known:
             raise AblationError(f"study {choice.study}: its plan has no arm {arm!r}; launch the study again")
-    words = [overrides_of(known[arm]) for arm in choice.finalists]
-    shared = [word for word in words[0] if word in words[1]]
-    arms = [
-        _arm_text(arm, [word for word in own if word not in shared])
-        for arm, own in zip(choice.finalists, words, strict=True)
-    ]
-    return [
-        "-m",
-        *shared,
-        f"arms=[{','.join(arms)}]",
-        f"seeds=[{','.join(map(str, choice.seeds))}]",
-        f"study={override_text(choice.name)}",
-        f"out={override_text(str(out))}",
-        "analysis.metric=" + override_text(choice.metric.replace("val/", "test/")),
-        "description=" + override_text(f"The finalists of study {choice.study} on fresh seeds."),
-        *extra,
-    ]
-
-
-def _arm_text(arm: str, words: list[str]) -> str:
-    pairs = [f"arm: {override_text(arm)}"]
-    for word in words:
-        key, _, value = word.partition("=")
-        pairs.append(f"{key}: {value}")
-    return "{" + ", ".join(pairs) + "}"
+    return launch_arguments(
+        {arm: known[arm] for arm in choice.finalists},
+        choice.seeds,
+        study=choice.name,
+        out=out,
+        description=f"The finalists of study {choice.study} on fresh seeds.",
+        analysis={"metric": choice.metric.replace("val/", "test/")},
+        extra=extra,
+    )
 
 
 def read_test(choice: Choice, out: Path, store: Store | None) -> int:

@@ -1,0 +1,87 @@
+"""Training what a stage of `settle` needs, with the launcher of any study, and reading what came of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ablation.records import PlannedRun
+from ablation.study import app
+from ablation.study.plan_file import plan_file, read_plan
+from ablation.study.relaunch import launch_arguments
+from ablation.tracking.run_folder import RunFolder
+
+TIMES = ("time/train_s", "time/eval_s", "time/diagnostics_s")
+"""Metrics that add up to the time of an epoch, in seconds."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A study of `settle`: where its runs lie and how they are launched.
+
+    Attributes:
+        study: its name.
+        description: of the study, for people.
+        arms: arm -> a planned run of it, from which the settings are taken.
+        metric: that its report compares by.
+        margin, level: declared with it.
+        extra: further overrides of `ablation train`, such as the launcher or train.device.
+    """
+
+    study: str
+    description: str
+    out: Path
+    arms: Mapping[str, PlannedRun]
+    metric: str
+    margin: float
+    level: float
+    extra: Sequence[str]
+
+    def launch(self, arms: Sequence[str], seeds: Sequence[int]) -> None:
+        """Train these arms on these seeds; what has ended is left alone.
+
+        Raises:
+            AblationError: a run failed; it names each.
+        """
+        app.main(
+            launch_arguments(
+                {arm: self.arms[arm] for arm in arms},
+                seeds,
+                study=self.study,
+                out=self.out,
+                description=self.description,
+                analysis={"metric": self.metric, "margin": self.margin, "level": self.level},
+                extra=self.extra,
+            )
+        )
+
+    def folders(self) -> dict[tuple[str, int], RunFolder]:
+        """(arm, seed) -> the folder of that run, for every run launched so far."""
+        plan = read_plan(plan_file(self.out, self.study))
+        return {
+            (run.arm, run.seed): RunFolder.of(self.out, self.study, run.arm, run.seed, run.key)
+            for run in plan.runs
+        }
+
+    def results(self, metric: str) -> dict[tuple[str, int], float | None]:
+        """(arm, seed) -> the last value of the metric, None where the run diverged; finished runs only."""
+        results: dict[tuple[str, int], float | None] = {}
+        for place, folder in self.folders().items():
+            state = folder.state
+            if state == "DIVERGED":
+                results[place] = None
+            elif state == "FINISHED":
+                values = [line["metrics"][metric] for line in folder.metrics() if metric in line["metrics"]]
+                if values and math.isfinite(values[-1]):
+                    results[place] = float(values[-1])
+        return results
+
+    def hours(self) -> float:
+        """Time in training, evaluation and diagnostics of all runs so far, in hours of one slot."""
+        total = 0.0
+        for folder in self.folders().values():
+            for line in folder.metrics():
+                total += sum(line["metrics"].get(name, 0.0) for name in TIMES)
+        return total / 3600

@@ -1,0 +1,87 @@
+"""What a settle found, in sentences."""
+
+from __future__ import annotations
+
+import math
+
+from ablation.analyse.statistics.paired import BETTER, EQUIVALENT, WORSE
+from ablation.commands.settle.decision import GO_ON, Look
+from ablation.commands.settle.exploration import BCE, OTHERS
+from ablation.commands.settle.settle import Settled
+
+
+def summary(state: Settled) -> list[str]:
+    """The answer, what to do next, and the path."""
+    return [answer(state), *_next(state), "", *path(state)]
+
+
+def answer(state: Settled) -> str:
+    """One sentence with the verdict and its number."""
+    design, decision = state.design, state.decision
+    if state.exploration.lost:
+        names = " and ".join("BCE" if side == BCE else "the other losses" for side in state.exploration.lost)
+        return f"No answer: every arm of {names} diverged in the exploration."
+    if decision is None or not decision.looks:
+        return "No answer yet: the decision has not reached its first look."
+    focal, bce = state.exploration.finalists[OTHERS], state.exploration.finalists[BCE]
+    look = decision.looks[-1]
+    number = _interval(look, design.metric)
+    if decision.verdict == BETTER:
+        return f"{focal} is better than {bce}: {number}."
+    if decision.verdict == WORSE:
+        return f"{focal} is worse than {bce}: {number}."
+    if decision.verdict == EQUIVALENT:
+        return f"No useful difference between {focal} and {bce} (margin {design.margin:g}): {number}."
+    if state.stopped or decision.verdict == GO_ON:
+        return f"Undecided within the budget, {focal} against {bce}: {number}."
+    return f"Undecided after the last look, {focal} against {bce}: {number}."
+
+
+def _interval(look: Look, metric: str) -> str:
+    interval = "" if math.isnan(look.low) else f" [{look.low:+.3f}, {look.high:+.3f}]"
+    lost = sum(look.diverged)
+    diverged = f", {lost} of {2 * look.planned} runs diverged" if lost else ""
+    if math.isnan(look.difference):
+        return f"no pair finished{diverged}"
+    return f"{look.difference:+.3f}{interval} {metric}, {look.pairs} pairs on fresh seeds{diverged}"
+
+
+def _next(state: Settled) -> list[str]:
+    lines = []
+    decision, design = state.decision, state.design
+    if state.stopped:
+        lines.append(f"Stopped: {state.stopped}. The same command with a larger budget goes on.")
+    elif decision is not None and decision.looks and decision.verdict == GO_ON:
+        lines.append("The same command goes on.")
+    if decision is not None and decision.looks:
+        look = decision.looks[-1]
+        if decision.verdict == GO_ON and look.chance == look.chance:
+            lines.append(
+                f"A later look, up to {design.looks[-1]} pairs, decides with a probability of {look.chance:.0%}."
+            )
+        if not math.isnan(decision.estimate):
+            lines.append(f"Estimate corrected for stopping early: {decision.estimate:+.3f} {design.metric}.")
+    lines.append(f"Spent: {state.spent.line()}.")
+    return lines
+
+
+def path(state: Settled) -> list[str]:
+    """Which arm went when, and each look with its limits."""
+    lines = ["Exploration"]
+    for one in state.exploration.rounds:
+        for side in (OTHERS, BCE):
+            arms = one.arms.get(side, ())
+            if arms:
+                lines.append(f"  round {one.number}, {side}: {len(arms)} arms on seed {one.seed}")
+                lines += [f"    out: {arm} ({one.left[arm]})" for arm in arms if arm in one.left]
+    for side, arm in state.exploration.finalists.items():
+        lines.append(f"  finalist, {side}: {arm}")
+    if state.decision is not None:
+        lines.append("Decision on fresh seeds")
+        for look in state.decision.looks:
+            lines.append(
+                f"  {look.planned} pairs: {look.difference:+.3f} [{look.low:+.3f}, {look.high:+.3f}], "
+                f"p {look.p:.2g} (limit {look.p_limit:.2g}), "
+                f"equivalence p {look.tost_p:.2g} (limit {look.tost_limit:.2g}): {look.verdict}"
+            )
+    return lines
