@@ -97,24 +97,28 @@ def explore(sides: Mapping[str, Sequence[str]], seeds: Sequence[int], results: R
         if not arms:
             raise ValueError(f"the side {side} has no arm")
     alive = {side: tuple(arms) for side, arms in sides.items()}
+    everyone = [arm for arms in sides.values() for arm in arms]
     rounds: list[Round] = []
+    taken: dict[tuple[str, int], float | None] = {}  # results of rounds that have ended, and no others
     for number, seed in enumerate(seeds[:MOST_SEEDS], 1):
         # A side with one arm has nothing to explore.
         racing = {side: arms for side, arms in alive.items() if len(arms) > 1}
         if not racing:
             break
-        missing = tuple((arm, seed) for arms in racing.values() for arm in arms if (arm, seed) not in results)
+        due = [(arm, seed) for arms in racing.values() for arm in arms]
+        missing = tuple(run for run in due if run not in results)
         if missing:
             rounds.append(Round(number, seed, racing, {}))
-            return Exploration(tuple(rounds), missing, {}, (), _spread(rounds, seeds, results))
-        left = _leavers(racing, alive, seeds[:number], results)
+            return Exploration(tuple(rounds), missing, {}, (), _residuals(everyone, seeds, taken))
+        taken |= {run: results[run] for run in due}
+        left = _leavers(racing, alive, seeds[:number], taken)
         alive = {side: tuple(arm for arm in arms if arm not in left) for side, arms in alive.items()}
         rounds.append(Round(number, seed, racing, left))
         if any(not arms for arms in alive.values()):
             lost = tuple(side for side, arms in alive.items() if not arms)
-            return Exploration(tuple(rounds), (), {}, lost, _spread(rounds, seeds, results))
-    finalists = {side: _leader(arms, seeds[: len(rounds)], results) for side, arms in alive.items()}
-    return Exploration(tuple(rounds), (), finalists, (), _spread(rounds, seeds, results))
+            return Exploration(tuple(rounds), (), {}, lost, _residuals(everyone, seeds, taken))
+    finalists = {side: _leader(arms, seeds[: len(rounds)], taken) for side, arms in alive.items()}
+    return Exploration(tuple(rounds), (), finalists, (), _residuals(everyone, seeds, taken))
 
 
 def _values(arm: str, seeds: Sequence[int], results: Results) -> list[float | None]:
@@ -141,7 +145,8 @@ def _leavers(
     left: dict[str, str] = {}
     means = {arm: _mean(arm, seeds, results) for arms in alive.values() for arm in arms}
     leaders = {side: max((means[arm] for arm in arms), default=-math.inf) for side, arms in alive.items()}
-    error = math.sqrt(_residuals(racing, seeds, results).variance / len(seeds))
+    racers = [arm for arms in racing.values() for arm in arms]
+    error = math.sqrt(_residuals(racers, seeds, results).variance / len(seeds))
     for side, arms in racing.items():
         finished = [arm for arm in arms if means[arm] > -math.inf]
         left |= {arm: f"diverged in seed {seeds[-1]}" for arm in arms if arm not in finished}
@@ -160,20 +165,12 @@ def _leavers(
     return left
 
 
-def _residuals(racing: Mapping[str, Sequence[str]], seeds: Sequence[int], results: Results) -> PriorSpread:
+def _residuals(arms: Sequence[str], seeds: Sequence[int], results: Results) -> PriorSpread:
     """Variance of a difference of two runs of different arms, from the residuals around the arms' means."""
     total, df = 0.0, 0
-    for arms in racing.values():
-        for arm in arms:
-            values = [value for value in _values(arm, seeds, results) if value is not None]
-            if len(values) > 1:
-                total += float(np.var(values) * len(values))
-                df += len(values) - 1
+    for arm in arms:
+        values = [value for value in _values(arm, seeds, results) if value is not None]
+        if len(values) > 1:
+            total += float(np.var(values) * len(values))
+            df += len(values) - 1
     return PriorSpread(2 * total / df if df else 0.0, float(df))
-
-
-def _spread(rounds: Sequence[Round], seeds: Sequence[int], results: Results) -> PriorSpread:
-    """_residuals of all arms that were ever trained on two seeds or more."""
-    if not rounds:
-        return PriorSpread(0.0, 0.0)
-    return _residuals(rounds[0].arms, seeds, results)

@@ -57,7 +57,7 @@ def _next(state: Settled) -> list[str]:
         look = decision.looks[-1]
         if decision.verdict == GO_ON and look.chance == look.chance:
             lines.append(
-                f"A later look, up to {design.looks[-1]} pairs, decides with a probability of {look.chance:.0%}."
+                f"A later look (up to {design.looks[-1]} pairs) decides with probability {look.chance:.0%}."
             )
         if not math.isnan(decision.estimate):
             lines.append(f"Estimate corrected for stopping early: {decision.estimate:+.3f} {design.metric}.")

@@ -9,9 +9,10 @@ import pytest
 from helpers.command import ablation, error_line, in_this_process, run_folders
 from helpers.shared import copy_of
 
-from ablation.commands.confirm.choice import Choice, arguments, fix_choice, overrides_of
+from ablation.commands.confirm.choice import Choice, arguments, fix_choice
 from ablation.errors import UsageError
 from ablation.records import PlannedRun
+from ablation.study.relaunch import overrides_of
 from ablation.tracking.store import Store
 from ablation.tracking.study_record import load_study
 

@@ -1,0 +1,82 @@
+"""The decision's looks on hand-made results, and its rules for runs that diverged."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from scipy import stats
+
+from ablation.analyse.statistics.paired import BETTER, EQUIVALENT, INCONCLUSIVE, WORSE
+from ablation.analyse.statistics.sequential import PriorSpread, sequential_design
+from ablation.commands.settle.decision import GO_ON, Decision, decide
+
+DESIGN = sequential_design((4, 6, 8, 10))
+SEEDS = list(range(100, 110))
+ARMS = ("focal", "bce")
+QUIET = [0.001, -0.001, 0.0005, -0.0005, 0.0012, -0.0012, 0.0, 0.0007, -0.0007, 0.0]
+
+
+def decided(
+    focal: list[float | None], bce: list[float | None], margin: float = 0.02, prior: PriorSpread | None = None
+) -> Decision:
+    results = {("focal", seed): value for seed, value in zip(SEEDS, focal, strict=False)}
+    results |= {("bce", seed): value for seed, value in zip(SEEDS, bce, strict=False)}
+    return decide(ARMS, SEEDS, results, DESIGN, margin, prior)
+
+
+def test_first_look_asks_for_four_pairs() -> None:
+    state = decided([], [])
+    assert len(state.missing) == 8 and {seed for _, seed in state.missing} == {100, 101, 102, 103}
+    assert state.verdict == GO_ON and not state.looks
+
+
+@pytest.mark.parametrize(("shift", "verdict"), [(0.1, BETTER), (-0.1, WORSE), (0.0, EQUIVALENT)])
+def test_a_clear_case_ends_at_the_first_look(shift: float, verdict: str) -> None:
+    state = decided([0.5 + shift + q for q in QUIET[:4]], [0.5] * 4)
+    assert state.verdict == verdict and not state.missing
+    look = state.looks[0]
+    p = stats.ttest_1samp([shift + q for q in QUIET[:4]], 0).pvalue
+    assert look.p == pytest.approx(p) and look.p_limit == DESIGN.difference[0]
+    assert (look.low > 0) == (verdict == BETTER) and (look.high < 0) == (verdict == WORSE)
+    assert state.estimate == pytest.approx(shift, abs=0.003)
+
+
+def test_an_unclear_case_goes_on_look_by_look_and_ends_inconclusive() -> None:
+    noisy = [0.3, -0.25, 0.28, -0.22, 0.26, -0.3, 0.2, -0.24, 0.3, -0.2]
+    for pairs, looks in ((4, 1), (5, 1), (6, 2), (8, 3)):
+        state = decided([0.5 + x for x in noisy[:pairs]], [0.5] * pairs)
+        assert len(state.looks) == looks and state.verdict == GO_ON and state.missing
+        assert 0 <= state.looks[-1].chance <= 1
+    state = decided([0.5 + x for x in noisy], [0.5] * 10)
+    assert state.verdict == INCONCLUSIVE and len(state.looks) == 4 and not state.missing
+
+
+def test_runs_beyond_a_look_that_decided_do_not_matter() -> None:
+    state = decided([0.6 + q for q in QUIET[:4]] + [0.0] * 6, [0.5] * 10)
+    assert state.verdict == BETTER and len(state.looks) == 1
+
+
+def test_a_loss_that_diverged_once_is_neither_better_nor_equivalent() -> None:
+    assert decided([None, *[0.6 + q for q in QUIET[:9]]], [0.5] * 10).verdict == INCONCLUSIVE
+    assert decided([None, *[0.5 + q for q in QUIET[:9]]], [0.5] * 10).verdict == INCONCLUSIVE
+    assert decided([None, *[0.4 + q for q in QUIET[:9]]], [0.5] * 10).verdict == WORSE
+
+
+def test_nothing_is_worse_than_a_bce_that_diverged() -> None:
+    assert decided([0.4 + q for q in QUIET], [None, *[0.5] * 9]).verdict == INCONCLUSIVE
+    assert decided([0.6 + q for q in QUIET], [None, *[0.5] * 9]).verdict == BETTER
+
+
+def test_divergence_in_every_seed_of_one_side_decides() -> None:
+    assert decided([None] * 4, [0.5] * 4).verdict == WORSE
+    assert decided([0.5] * 4, [None] * 4).verdict == BETTER
+    both = decided([None] * 10, [None] * 10)
+    assert both.verdict == INCONCLUSIVE and math.isnan(both.looks[-1].difference)
+
+
+def test_the_spread_of_the_exploration_withholds_a_lucky_agreement() -> None:
+    lucky = [0.53, 0.531, 0.529, 0.53]
+    assert decided(list(lucky), [0.5] * 4).verdict == BETTER
+    state = decided(list(lucky), [0.5] * 4, prior=PriorSpread(0.05**2, 20))
+    assert state.verdict == GO_ON and state.looks[0].sd > 0.03
