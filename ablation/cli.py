@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
-import subprocess
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ablation import __version__
 from ablation.commands.arguments import STORE, Arguments
 from ablation.errors import AblationError, UsageError, one_line
-
-if TYPE_CHECKING:
-    from ablation.analyse.report.report import ReportFiles
-    from ablation.records import StudyRecord
-    from ablation.tracking.store import Store
 
 USAGE = """\
 ablation: should focal loss replace BCE on YOLOv4's confidence term, for your data?
@@ -159,74 +151,16 @@ def check(arguments: list[str]) -> int:
 
 def report(arguments: list[str]) -> int:
     """The page, figures and tables of a study; MLflow's pages then open on its charts and verdict."""
-    from ablation.analyse.detections.run_files import RunArtifacts
-    from ablation.analyse.report.report import write_report
-    from ablation.files import safe_name
-    from ablation.records import metric_and_level
-    from ablation.tracking.study_record import fetch_artifact, load_study
+    from ablation.commands.report import run
 
-    args = Arguments.parse(
-        "report", arguments, {"study": None, "metric": "", "partial": "false", "out": "runs", **STORE}
-    )
-    partial, store = args.flag("partial"), args.store()
-    study = load_study(store, args.text("study"))
-    declared_metric, level = metric_and_level(study.declared)
-    metric = args.text("metric") or declared_metric
-    ui = store.uri if store.uri.startswith("http") else "http://127.0.0.1:5000"
-    experiment = store.experiment(args.text("study"))
-    written = write_report(
-        study,
-        args.path("out") / safe_name(args.text("study")) / "report",
-        metric=metric,
-        level=level,
-        partial=partial,
-        artifacts=RunArtifacts(study, lambda run_id, path: fetch_artifact(store, run_id, path)),
-        checks=args.path("out") / "check",
-        link=lambda run_id: f"{ui}/#/experiments/{experiment}/runs/{run_id}",
-    )
-    page = _show_in_mlflow(store, study, written, metric)
-    print(f"{written.text}\n\n{written.headline}\n")
-    print(f"report: {written.page}  (one file to send; figures and tables lie beside it)")
-    program = sys.argv[0] if Path(sys.argv[0]).name == "ablation" else "ablation"
-    print(f"MLflow: {ui}{page}  (while `{program} ui` runs)")
-    return 0
-
-
-def _show_in_mlflow(store: Store, study: StudyRecord, written: ReportFiles, metric: str) -> str:
-    """Attach the report, and let the experiment's page open on its charts; returns that page's path."""
-    from ablation.analyse.report.formats import escape_markdown
-    from ablation.tracking.experiment import publish_files, save_chart_view, set_experiment
-
-    verdict = written.verdict
-    kind = "none" if verdict.headline is None else verdict.headline.comparison.verdict
-    chosen = verdict.recommended or "none"
-    tags = {"verdict": kind, "headline": written.headline[:4000], "recommended": chosen}
-    publish_files(store, study.name, written.files, "report", tags)
-    parts = [
-        escape_markdown(study.description),
-        f"**{escape_markdown(written.headline)}**",
-        "The whole report is an artifact of the study's own run.",
-    ]
-    set_experiment(store, study.name, "\n\n".join(part for part in parts if part), tags)
-    return save_chart_view(store, study.name, metric, "loss.gamma", "loss.alpha")
+    return run(arguments)
 
 
 def confirm(arguments: list[str]) -> int:
     """The finalists of a study on fresh seeds, and on the test split; takes what train takes besides."""
-    from ablation.commands.confirm.confirm import confirm as confirm_study
-    from ablation.tracking.experiment import publish_files
+    from ablation.commands.confirm.command import run
 
-    known = {"study": None, "seeds": None, "out": "runs", **STORE}
-    args = Arguments.parse("confirm", arguments, known, overrides=True)
-    store = args.store()
-    extra = args.overrides
-    extra += [f"tracking.{key}={args.text(key)}" for key in STORE if args.text(key)]
-    seeds = args.whole_numbers("seeds")
-    found = confirm_study(args.text("study"), seeds, args.path("out"), store, extra)
-    publish_files(store, found.choice.name, [], "report", {"verdict": found.test.sentence[:500]})
-    print("\n".join(found.lines))
-    print(f"written to {args.text('out')}/{found.choice.name}/confirmation.json")
-    return 0
+    return run(arguments)
 
 
 def settle(arguments: list[str]) -> int:
@@ -238,29 +172,9 @@ def settle(arguments: list[str]) -> int:
 
 def ui(arguments: list[str]) -> int:
     """MLflow's UI, on loopback, until Ctrl-C."""
-    args = Arguments.parse("ui", arguments, {"port": "5000", "host": "127.0.0.1", **STORE})
-    store = args.store()
-    store.prepare()
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "ui",
-        "--backend-store-uri",
-        store.uri,
-        "--host",
-        args.text("host"),
-        "--port",
-        args.text("port"),
-    ]
-    if store.artifacts:
-        command += ["--default-artifact-root", store.artifacts]
-    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    print(f"MLflow on http://{args.text('host')}:{args.text('port')} (Ctrl-C ends it)")
-    try:
-        return subprocess.run(command, env=os.environ | quiet, check=False).returncode
-    except KeyboardInterrupt:
-        return 0
+    from ablation.commands.ui import run
+
+    return run(arguments)
 
 
 def sync(arguments: list[str]) -> int:

@@ -85,6 +85,11 @@ def write_text(path: Path, text: str) -> None:
     write_atomic(path, lambda file: file.write(text.encode()))
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` atomically."""
+    write_atomic(path, lambda file: file.write(content))
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` atomically as indented JSON; NaN and infinity are refused."""
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")

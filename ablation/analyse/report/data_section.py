@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,95 +12,87 @@ from ablation.analyse.detections.run_files import RunArtifacts
 from ablation.analyse.report.formats import Table
 from ablation.analyse.view import StudyView
 
-_FAULTS_SHOWN = 30
+_FAULTS_LISTED = 30
 
 
 @dataclass(frozen=True)
 class Part:
-    """A table with its title and what is to be said about it; either may be missing."""
+    """A table with its title and notes; any of them may be missing."""
 
-    title: str
+    title: str = ""
     table: Table | None = None
     notes: tuple[str, ...] = ()
 
 
-def about_data(view: StudyView, artifacts: RunArtifacts, checks: Path | None = None) -> list[Part]:
-    """The audit as it goes into a report.
+def data_section(view: StudyView, artifacts: RunArtifacts, checks: Path | None = None) -> list[Part]:
+    """The data sets of a study's runs, as parts of the page.
 
     Args:
-        checks: the folder in which `ablation check` leaves <name>/check.json. One is used only if its
+        checks: the folder in which `ablation check` leaves <name>/check.json. A check is used only if its
             fingerprint says that it looked at the same images and boxes.
     """
-    about = _of_the_runs(view, artifacts)
-    if not about:
-        return [
-            Part(
-                "", None, ("The runs' folders are not here, and with them what they wrote about their data.",)
-            )
-        ]
-    prints = sorted({one["fingerprint"] for one in about.values()})
-    parts = []
-    for number, fingerprint in enumerate(prints, 1):
-        run_id, one = next((key, one) for key, one in about.items() if one["fingerprint"] == fingerprint)
-        title = "" if len(prints) == 1 else f"Data set {number} of {len(prints)}"
+    descriptions = _descriptions(view, artifacts)
+    if not descriptions:
+        missing = "The folders of the runs were not found, so nothing is known about their data."
+        return [Part(notes=(missing,))]
+    fingerprints = sorted({run["fingerprint"] for run in descriptions.values()})
+    parts: list[Part] = []
+    for number, fingerprint in enumerate(fingerprints, 1):
+        run_id = next(key for key, run in descriptions.items() if run["fingerprint"] == fingerprint)
+        title = "" if len(fingerprints) == 1 else f"Data set {number} of {len(fingerprints)}"
         check = _check(checks, fingerprint)
-        parts.append(_profile(title, one, fingerprint, check))
-        faults = artifacts.json("faults.json", run_id)
-        if faults:
+        parts.append(_profile(title, descriptions[run_id], fingerprint, check is not None))
+        if faults := artifacts.json("faults.json", run_id):
             parts.append(_faults(faults))
         if check is not None:
             parts += _checked(check)
-    if len(prints) == 1 and len(about) > 1:
-        parts.append(
-            Part(
-                "",
-                None,
-                (f"All {len(about)} runs read exactly these images and boxes; none read the test split.",),
-            )
+    if len(fingerprints) > 1:
+        warning = (
+            f"The runs were trained on {len(fingerprints)} different data sets: their differences are not "
+            "only the loss's."
         )
-    if len(prints) > 1:
-        parts[0] = Part(parts[0].title, parts[0].table, (
-            f"The runs were trained on {len(prints)} different data sets: their differences are not only the "
-            "loss's.", *parts[0].notes))  # fmt: skip
+        parts[0] = replace(parts[0], notes=(warning, *parts[0].notes))
+    elif len(descriptions) > 1:
+        same = f"All {len(descriptions)} runs read exactly these images and boxes; none read the test split."
+        parts.append(Part(notes=(same,)))
     return parts
 
 
-def _of_the_runs(view: StudyView, artifacts: RunArtifacts) -> dict[str, dict[str, Any]]:
-    """run.json of every run that counts and still has its folder."""
-    rows = view.runs[view.runs["valid"]]
-    found = {run_id: artifacts.json("run.json", run_id) for run_id in rows["run_id"]}
-    return {run_id: one for run_id, one in found.items() if one and "fingerprint" in one}
+def _descriptions(view: StudyView, artifacts: RunArtifacts) -> dict[str, dict[str, Any]]:
+    """run.json of every valid run that still has its folder."""
+    run_ids = view.runs.loc[view.runs["valid"], "run_id"]
+    contents = {run_id: artifacts.json("run.json", run_id) for run_id in run_ids}
+    return {run_id: run for run_id, run in contents.items() if run and "fingerprint" in run}
 
 
-def _profile(title: str, about: Mapping[str, Any], fingerprint: str, check: Mapping[str, Any] | None) -> Part:
-    profile = about.get("data_profile", {})
-    head = ["split", "images", "boxes", "boxes per image"]
+def _profile(title: str, run: Mapping[str, Any], fingerprint: str, checked: bool) -> Part:
+    """The sizes of the splits and the classes, from one run of the data set."""
+    profile = run.get("data_profile", {})
     rows = []
     for split in ("train", "val"):
         images, boxes = profile.get(f"{split}_images"), profile.get(f"{split}_boxes")
         if images:
             rows.append([split, f"{images:,}", f"{boxes:,}", f"{boxes / images:.1f}"])
-    classes = profile.get("classes", [])
+    classes = [str(name) for name in profile.get("classes", [])]
+    count = f"{len(classes)} {'class' if len(classes) == 1 else 'classes'}"
     notes = [
-        f"Read as {about.get('data', {}).get('name', 'unknown')}; {len(classes)} "
-        f"{'class' if len(classes) == 1 else 'classes'}: {', '.join(map(str, classes))}.",
+        f"Read as {run.get('data', {}).get('name', 'unknown')}; {count}: {', '.join(classes)}.",
         f"Faults found in the data: {profile.get('faults', 0)}. Fingerprint of all images and boxes of train "
         f"and val: {fingerprint[:16]}.",
-    ]  # fmt: skip
-    if check is None:
+    ]
+    if not checked:
         notes.append(
             "ablation check adds class balance, box sizes and the positives of each scale to this page."
         )
-    return Part(title, Table.of(head, rows) if rows else None, tuple(notes))
+    table = Table.of(["split", "images", "boxes", "boxes per image"], rows) if rows else None
+    return Part(title, table, tuple(notes))
 
 
 def _faults(faults: list[Mapping[str, Any]]) -> Part:
-    rows = [
-        [Path(str(fault["file"])).name, str(fault["what"]), str(fault["action"])]
-        for fault in faults[:_FAULTS_SHOWN]
-    ]
-    rest = len(faults) - _FAULTS_SHOWN
-    notes = (f"And {rest} more, in faults.json of every run.",) if rest > 0 else ()
+    listed = faults[:_FAULTS_LISTED]
+    rows = [[Path(str(fault["file"])).name, str(fault["what"]), str(fault["action"])] for fault in listed]
+    rest = len(faults) - len(listed)
+    notes = (f"And {rest} more, in faults.json of every run.",) if rest else ()
     return Part("Faults", Table.of(["file", "what", "action"], rows), notes)
 
 
@@ -110,35 +102,35 @@ def _check(folder: Path | None, fingerprint: str) -> Mapping[str, Any] | None:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            continue  # a report does without a damaged file that any check writes anew
+            continue  # a report does without a damaged file, which the next check writes anew
         if isinstance(content, dict) and content.get("fingerprint") == fingerprint:
             return content
     return None
 
 
 def _checked(check: Mapping[str, Any]) -> list[Part]:
-    splits = {name: check["splits"][name] for name in ("train", "val")}
-    total = max(1, sum(splits["train"]["boxes_per_class"].values()))
-    rows = [
-        [str(name), f"{splits['train']['boxes_per_class'].get(name, 0):,}",
-         f"{100 * splits['train']['boxes_per_class'].get(name, 0) / total:.1f}%",
-         f"{splits['val']['boxes_per_class'].get(name, 0):,}"]
-        for name in check["classes"]
-    ]  # fmt: skip
+    """Class balance, and the cells of each head where they were counted."""
+    train, val = (check["splits"][split]["boxes_per_class"] for split in ("train", "val"))
+    total = max(1, sum(train.values()))
+    rows = []
+    for name in check["classes"]:
+        boxes = train.get(name, 0)
+        rows.append([str(name), f"{boxes:,}", f"{100 * boxes / total:.1f}%", f"{val.get(name, 0):,}"])
     parts = [Part("Classes", Table.of(["class", "train boxes", "share of train", "val boxes"], rows))]
-    train = check.get("cells", {}).get("train")
-    if train:
-        rows = []
-        for head in train["heads"]:
-            others = head["ignored"] + head["negatives"]
-            ratio = f"{others / head['positives']:,.0f}" if head["positives"] else ""
-            rows.append([str(head["stride"]), f"{head['positives']:,}", f"{head['ignored']:,}",
-                         f"{head['negatives']:,}", ratio])  # fmt: skip
-        notes = (
-            "Focal loss is about this imbalance. Cells of the train images at "
-            f"{check['size_px']} px, letterboxed and not augmented; boxes that lost their only cell to a "
-            f"later box: {train['boxes_lost']} of {train['boxes']:,}.",
-        )
-        names = ["stride", "positives", "ignored", "negatives", "others per positive"]
-        parts.append(Part("Positive and negative cells", Table.of(names, rows), notes))
-    return parts
+    cells = check.get("cells", {}).get("train")
+    return [*parts, _cells(cells, check["size_px"])] if cells else parts
+
+
+def _cells(train: Mapping[str, Any], size_px: int) -> Part:
+    rows = []
+    for head in train["heads"]:
+        others = head["ignored"] + head["negatives"]
+        ratio = f"{others / head['positives']:,.0f}" if head["positives"] else ""
+        counts = [f"{head[kind]:,}" for kind in ("positives", "ignored", "negatives")]
+        rows.append([str(head["stride"]), *counts, ratio])
+    note = (
+        f"Focal loss is about this imbalance. Cells of the train images at {size_px} px, letterboxed and not "
+        f"augmented. {train['boxes_lost']} of {train['boxes']:,} boxes lost their only cell to a later box."
+    )
+    columns = ["stride", "positives", "ignored", "negatives", "others per positive"]
+    return Part("Positive and negative cells", Table.of(columns, rows), (note,))

@@ -1,4 +1,4 @@
-"""The validation images on which two arms differ most: which objects only one found, which it made up."""
+"""The validation images on which two arms differ most: in the objects detected and in false detections."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
-class Side:
-    """What one arm did with one image, at its own score threshold.
+class ImageDetections:
+    """One arm's detections in one image, at the arm's own score threshold.
 
     Attributes:
-        found: id of an object -> the box and score it was found with.
-        false: box, score and category id of each detection that found nothing.
+        detected: id of an object -> box and score of the detection that matches it.
+        false: box, score and category id of each detection that matches no object.
     """
 
-    found: dict[int, tuple[Box, float]]
+    detected: dict[int, tuple[Box, float]]
     false: tuple[tuple[Box, float, int], ...]
 
 
 @dataclass(frozen=True)
-class Pair:
+class ComparedImage:
     """One image under two arms.
 
     Attributes:
@@ -44,18 +44,18 @@ class Pair:
     image_id: int
     name: str
     objects: dict[int, tuple[Box, int]]
-    left: Side
-    right: Side
+    left: ImageDetections
+    right: ImageDetections
 
     @property
     def differing(self) -> int:
-        """Objects that only one of the two found, and false detections that only one of them made."""
-        objects = len(self.left.found.keys() ^ self.right.found.keys())
+        """Objects that only one of the two detected, and false detections that only one of them made."""
+        objects = len(self.left.detected.keys() ^ self.right.detected.keys())
         return objects + len(self.left.false) + len(self.right.false) - 2 * len(self.false_in_both)
 
     @property
     def false_in_both(self) -> tuple[tuple[int, int], ...]:
-        """Positions in left.false and right.false of one class that overlap by IOU; each at most once."""
+        """Positions in left.false and right.false of equal class, overlapping by IOU; each at most once."""
         taken: list[tuple[int, int]] = []
         for i, (box, _, category) in enumerate(self.left.false):
             used = {right for _, right in taken}
@@ -74,10 +74,10 @@ def most_different(
     left: tuple[Matches, float],
     right: tuple[Matches, float],
     most: int = MOST,
-) -> list[Pair]:
+) -> list[ComparedImage]:
     """The images on which two arms differ most; equal ones in the order of the data set.
 
-    Nothing here looks at which arm is right more often: an image counts for either in the same way.
+    Which arm is right more often plays no part: exchanging the two arms gives the same images.
 
     Args:
         ground_truth: COCO's dictionary.
@@ -85,17 +85,17 @@ def most_different(
             Matching goes by falling score, so leaving out the lower ones changes no match above.
 
     Returns:
-        At most `most` pairs, those with the largest `differing` first, none with 0.
+        At most `most` images, those with the largest `differing` first, none with 0.
     """
-    sides = [_sides(*arm) for arm in (left, right)]
+    sides = [_by_image(*arm) for arm in (left, right)]
     objects: dict[int, dict[int, tuple[Box, int]]] = defaultdict(dict)
     for annotation in ground_truth["annotations"]:
         if not annotation.get("iscrowd"):
             box: Box = tuple(annotation["bbox"])
             objects[annotation["image_id"]][annotation["id"]] = (box, annotation["category_id"])
-    empty = Side({}, ())
-    pairs = [
-        Pair(
+    empty = ImageDetections({}, ())
+    compared = [
+        ComparedImage(
             image_id=image["id"],
             name=str(image["file_name"]),
             objects=objects[image["id"]],
@@ -104,25 +104,25 @@ def most_different(
         )
         for image in ground_truth["images"]
     ]
-    ranked = sorted((pair for pair in pairs if pair.differing), key=lambda pair: -pair.differing)
-    return ranked[:most]
+    different = [image for image in compared if image.differing]
+    return sorted(different, key=lambda image: -image.differing)[:most]
 
 
-def _sides(matches: Matches, threshold: float) -> dict[int, Side]:
-    """Image id -> what was found there."""
+def _by_image(matches: Matches, threshold: float) -> dict[int, ImageDetections]:
+    """Image id -> the detections in it with at least that score."""
     scored = matches.detections[matches.detections["score"] >= threshold]
     scored = scored[~scored["ignored"]]
-    found: dict[int, dict[int, tuple[Box, float]]] = defaultdict(dict)
+    detected: dict[int, dict[int, tuple[Box, float]]] = defaultdict(dict)
     false: dict[int, list[tuple[Box, float, int]]] = defaultdict(list)
     names = ["image_id", "category_id", "score", "matched", "truth_id", *BOX]
     for image, category, score, matched, truth, x1, y1, x2, y2 in scored[names].itertuples(index=False):
         box: Box = (x1, y1, x2 - x1, y2 - y1)
         if matched:
-            found[image][int(truth)] = (box, float(score))
+            detected[image][int(truth)] = (box, float(score))
         else:
             false[image].append((box, float(score), int(category)))
-    images = found.keys() | false.keys()
-    return {image: Side(found.get(image, {}), tuple(false.get(image, ()))) for image in images}
+    images = detected.keys() | false.keys()
+    return {image: ImageDetections(detected.get(image, {}), tuple(false.get(image, ()))) for image in images}
 
 
 def _iou(a: Box, b: Box) -> float:

@@ -15,18 +15,18 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from ablation.analyse.detections.matching import matches_of
+from ablation.analyse.detections.matching import Matches, matches_of
 from ablation.analyse.detections.run_files import RunArtifacts
 from ablation.analyse.figures.shared import style
 from ablation.analyse.figures.shared.base import save
-from ablation.analyse.report.differences import Box, Pair, Side, most_different
+from ablation.analyse.report.differences import Box, ComparedImage, ImageDetections, most_different
+from ablation.analyse.report.drawn_figures import write_pictures
 from ablation.analyse.report.html import Picture, picture
 from ablation.analyse.report.recommendation import arm_threshold, valid_runs
 from ablation.analyse.verdict.verdict import StudyVerdict
 from ablation.analyse.view import StudyView
 from ablation.data.dataset import DataSource, Image, Split
 from ablation.errors import AblationError, one_line
-from ablation.files import write_atomic
 
 
 @dataclass(frozen=True)
@@ -37,88 +37,106 @@ class Example:
     files: tuple[Path, ...]
 
 
-def write_examples(
-    view: StudyView, verdict: StudyVerdict, artifacts: RunArtifacts, folder: Path
-) -> tuple[str, list[Example]]:
-    """Draw the images on which BCE and the best other arm differ most into example_<k>.png, .pdf, .svg.
+@dataclass(frozen=True)
+class Examples:
+    """The example images, and how they were chosen or why there are none."""
 
-    Returns:
-        How they were chosen, or why there are none; and the examples.
+    text: str
+    images: tuple[Example, ...] = ()
+
+
+@dataclass(frozen=True)
+class ComparedArm:
+    """One of the two arms under whose detections the images are drawn.
+
+    Attributes:
+        setting: its loss and settings, for people.
+        matches: the detections of one run.
+        score: the arm's best score threshold.
     """
+
+    setting: str
+    matches: Matches
+    score: float
+
+    @property
+    def label(self) -> str:
+        """What stands above its panel."""
+        return f"{self.setting}, score at least {self.score:.2f}"
+
+
+def write_examples(view: StudyView, verdict: StudyVerdict, artifacts: RunArtifacts, folder: Path) -> Examples:
+    """Draw the images on which BCE and the best other arm differ most into example_<k>.png, .pdf, .svg."""
     for old in folder.glob("example_*.*"):  # of an earlier state: there may be fewer now
         old.unlink()
     try:
         return _write(view, verdict, artifacts, folder)
     except ImagesMissing as why:
-        return f"No example images: {why}.", []
+        return Examples(f"No example images: {why}.")
 
 
-def _write(
-    view: StudyView, verdict: StudyVerdict, artifacts: RunArtifacts, folder: Path
-) -> tuple[str, list[Example]]:
+def _write(view: StudyView, verdict: StudyVerdict, artifacts: RunArtifacts, folder: Path) -> Examples:
     if verdict.headline is None:
         raise ImagesMissing("there are no two arms to compare")
     names = (verdict.headline.bce, verdict.headline.focal)
-    runs = [{run.seed: run for run in valid_runs(view, arm)} for arm in names]
+    runs = [{run.seed: run.run_id for run in valid_runs(view, arm)} for arm in names]
     seeds = sorted(runs[0].keys() & runs[1].keys())
     if not seeds:
         raise ImagesMissing("no seed has finished in both arms")
-    pair = [by_seed[seeds[0]] for by_seed in runs]
-    truth = artifacts.ground_truth(pair[0].run_id)
-    description = artifacts.json("run.json", pair[0].run_id)
-    matches = [matches_of(artifacts, run.run_id) for run in pair]
-    thresholds = [arm_threshold(view, arm, artifacts) for arm in names]
-    if truth is None or any(item is None for item in (*matches, *thresholds)):
-        raise ImagesMissing("the runs' detections are not here")
-    if description is None:
-        raise ImagesMissing("the runs' folders, which say where the images are, are not here")
-    images = open_val(description["data"], truth)
-    sides = [
-        (matched, best.score) for matched, best in zip(matches, thresholds, strict=True) if matched and best
-    ]
-    pairs = most_different(truth, sides[0], sides[1])
-    setting = dict(zip(view.arms["arm"], view.arms["setting"], strict=True))
-    labels = tuple(
-        f"{setting[arm]}, score at least {score:.2f}" for arm, (_, score) in zip(names, sides, strict=True)
+    run_ids = [of_seed[seeds[0]] for of_seed in runs]
+    truth = artifacts.ground_truth(run_ids[0])
+    left, right = (
+        _compared_arm(view, arm, run_id, artifacts) for arm, run_id in zip(names, run_ids, strict=True)
     )
+    if truth is None:
+        raise ImagesMissing("the ground truth of the runs was not found")
+    description = artifacts.json("run.json", run_ids[0])
+    if description is None:
+        raise ImagesMissing("the folders of the runs, which say where the images are, were not found")
+    images = open_val(description["data"], truth)
+    different = most_different(truth, (left.matches, left.score), (right.matches, right.score))
+    if not different:
+        return Examples(f"{left.setting} and {right.setting} agree on every validation image.")
     classes = {int(item["id"]): str(item["name"]) for item in truth["categories"]}
-    examples = [
-        _example(number, differing, images.read(differing.image_id), (labels[0], labels[1]), classes, folder)
-        for number, differing in enumerate(pairs, 1)
-    ]
-    if not examples:
-        return f"{setting[names[0]]} and {setting[names[1]]} agree on every validation image.", []
-    return (
-        f"The {len(examples)} of {len(truth['images'])} validation images on which {setting[names[0]]} and "
-        f"{setting[names[1]]} differ most, with seed {seeds[0]} and each at its own best score threshold: "
-        "those with the most objects found, and false detections made, by only one of them. They show what "
-        "the difference looks like where it is largest. They are not typical, and neither arm was favoured "
-        "in choosing them."
-    ), examples
+    return Examples(
+        f"The {len(different)} of {len(truth['images'])} validation images on which {left.setting} and "
+        f"{right.setting} differ most, with seed {seeds[0]} and each arm at its best score threshold: those "
+        "with the most objects that only one of the two detected, and false detections that only one of them "
+        "made. They are not typical: they show the difference where it is largest. Which arm is right more "
+        "often played no part in the choice.",
+        tuple(
+            _example(folder / f"example_{k}", image, images.read(image.image_id), (left, right), classes)
+            for k, image in enumerate(different, 1)
+        ),
+    )
+
+
+def _compared_arm(view: StudyView, arm: str, run_id: str, artifacts: RunArtifacts) -> ComparedArm:
+    matches, best = matches_of(artifacts, run_id), arm_threshold(view, arm, artifacts)
+    if matches is None or best is None:
+        raise ImagesMissing("the detections of the runs were not found")
+    setting = view.arms.loc[view.arms["arm"] == arm, "setting"].iloc[0]
+    return ComparedArm(str(setting), matches, best.score)
 
 
 def _example(
-    number: int,
-    pair: Pair,
+    stem: Path,
+    compared: ComparedImage,
     image: Image,
-    labels: tuple[str, str],
+    arms: tuple[ComparedArm, ComparedArm],
     classes: dict[int, str],
-    folder: Path,
 ) -> Example:
+    labels = (arms[0].label, arms[1].label)
     with style.house_style():
-        files = save(draw(pair, image, labels, classes))
-    paths = []
-    for kind, data in files.items():
-        path = folder / f"example_{number}.{kind}"
-        write_atomic(path, lambda file, data=data: file.write(data))  # type: ignore[misc]
-        paths.append(path)
+        paths = write_pictures(stem, save(draw(compared, image, labels, classes)))
+    left, right = compared.left, compared.right
     caption = (
-        f"{labels[0]} to the left, {labels[1]} to the right. {len(pair.objects)} objects, "
-        f"{len(pair.left.found)} and {len(pair.right.found)} found at IoU 0.5, "
-        f"{len(pair.left.false)} and {len(pair.right.false)} false detections."
+        f"{labels[0]} to the left, {labels[1]} to the right. {len(compared.objects)} objects, "
+        f"{len(left.detected)} and {len(right.detected)} found at IoU 0.5, "
+        f"{len(left.false)} and {len(right.false)} false detections."
     )
-    embedded = picture(f"example-{number}", f"Image {pair.name}", caption, paths, dense=True)
-    return Example(embedded, tuple(paths))
+    anchor = stem.name.replace("_", "-")
+    return Example(picture(anchor, f"Image {compared.name}", caption, paths, dense=True), paths)
 
 
 # Okabe and Ito's colours, as in the other figures; line styles repeat what the colours say.
@@ -141,7 +159,9 @@ _CROWDED = 16
 _LONGEST = 60
 
 
-def draw(pair: Pair, image: Image, labels: tuple[str, str], classes: Mapping[int, str]) -> Canvas:
+def draw(
+    compared: ComparedImage, image: Image, labels: tuple[str, str], classes: Mapping[int, str]
+) -> Canvas:
     """One image twice, the baseline to the left, with the boxes of both and a legend of the marks.
 
     Args:
@@ -152,18 +172,18 @@ def draw(pair: Pair, image: Image, labels: tuple[str, str], classes: Mapping[int
     panel = style.WIDTH_IN / 2 - 0.1
     canvas = Canvas(figsize=(style.WIDTH_IN, min(panel * height / width, 6.0) + 0.85), layout="compressed")
     axes = canvas.subplots(1, 2)
-    shared = [{i for i, _ in pair.false_in_both}, {j for _, j in pair.false_in_both}]
-    sides = ((pair.left, pair.right), (pair.right, pair.left))
-    with_text = pair.differing <= _CROWDED
+    shared = [{i for i, _ in compared.false_in_both}, {j for _, j in compared.false_in_both}]
+    sides = ((compared.left, compared.right), (compared.right, compared.left))
+    with_text = compared.differing <= _CROWDED
     for ax, label, (side, opposite), both in zip(axes, labels, sides, shared, strict=True):
         ax.imshow(image, interpolation="nearest" if max(height, width) < 200 else "antialiased")
         ax.set_xticks([])
         ax.set_yticks([])
         for spine in ax.spines.values():
             spine.set_visible(False)
-        _boxes(ax, pair, side, opposite, both, classes if with_text else None)
+        _boxes(ax, compared, side, opposite, both, classes if with_text else None)
         label = label if len(label) <= _LONGEST else f"{label[: _LONGEST - 1]}\u2026"
-        count = f"{len(side.found)} of {len(pair.objects)} found, {len(side.false)} false"
+        count = f"{len(side.detected)} of {len(compared.objects)} found, {len(side.false)} false"
         ax.set_title(f"{label}\n{count}", fontsize=8, loc="left", parse_math=False)
     handles = [
         Line2D([], [], label=text, path_effects=_HALO, **mark)  # type: ignore[arg-type]
@@ -177,9 +197,9 @@ def draw(pair: Pair, image: Image, labels: tuple[str, str], classes: Mapping[int
 
 def _boxes(
     ax: Axes,
-    pair: Pair,
-    side: Side,
-    opposite: Side,
+    compared: ComparedImage,
+    side: ImageDetections,
+    opposite: ImageDetections,
     false_in_both: set[int],
     classes: Mapping[int, str] | None,
 ) -> None:
@@ -195,13 +215,13 @@ def _boxes(
         shared = i in false_in_both
         mark = _FALSE_IN_BOTH if shared else _FALSE
         _box(ax, box, mark, "" if shared else text(category, score), crossed=not shared)
-    for key, (box, category) in pair.objects.items():
-        if key in side.found:
-            detected, score = side.found[key]
-            mark = _BOTH if key in opposite.found else _ONLY
-            _box(ax, detected, mark, text(category, score) if mark is _ONLY else "")
+    for key, (box, category) in compared.objects.items():
+        if key in side.detected:
+            detection, score = side.detected[key]
+            mark = _BOTH if key in opposite.detected else _ONLY
+            _box(ax, detection, mark, text(category, score) if mark is _ONLY else "")
         else:
-            mark = _LOST if key in opposite.found else _NEITHER
+            mark = _LOST if key in opposite.detected else _NEITHER
             _box(ax, box, mark, text(category) if mark is _LOST else "")
 
 
@@ -214,18 +234,9 @@ def _box(ax: Axes, box: Box, mark: Mapping[str, Any], text: str, crossed: bool =
         ax.plot([x + width / 2], [y + height / 2], path_effects=_HALO, **cross)
     if text:
         label = text if len(text) <= 24 else text[:23] + "\u2026"
+        look: dict[str, Any] = {"fontsize": 5.5, "color": "black", "va": "bottom", "clip_on": True}
         background = {"facecolor": mark["color"], "edgecolor": "none", "pad": 0.8}
-        ax.text(
-            x,
-            y,
-            label,
-            fontsize=5.5,
-            color="black",
-            va="bottom",
-            bbox=background,
-            clip_on=True,
-            parse_math=False,
-        )
+        ax.text(x, y, label, bbox=background, parse_math=False, **look)
 
 
 class ImagesMissing(Exception):
@@ -283,7 +294,7 @@ def _source(data: Mapping[str, Any]) -> DataSource:
         raise ImagesMissing(f"{module}.{name} does not read data sets")
     known = {field.name for field in dataclasses.fields(reader)}
     settings = {key: value for key, value in data.items() if key in known}
-    # A report reads what is cached already, and writes no cache where there is none.
+    # A report reads an existing cache and makes none.
     if "cache" in known and not Path(str(settings.get("cache_dir", ""))).expanduser().is_dir():
         settings["cache"] = "none"
     try:

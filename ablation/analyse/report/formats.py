@@ -37,25 +37,24 @@ class Table:
 
     @classmethod
     def of(cls, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-        """A table whose columns of numbers are found: every cell but the empty ones looks like one."""
+        """A table; a column is one of numbers where every cell that is not empty looks like a number."""
+        columns = [[row[i] for row in rows if row[i]] for i in range(len(head))]
         numbers = frozenset(
-            column for column in range(len(head))
-            if any(row[column] for row in rows)
-            and all(_NUMBER.fullmatch(row[column]) for row in rows if row[column])
-        )  # fmt: skip
+            i for i, cells in enumerate(columns) if cells and all(map(_NUMBER.fullmatch, cells))
+        )
         return cls(tuple(head), tuple(tuple(row) for row in rows), numbers)
 
     def used(self) -> Table:
         """The same without the columns that are empty in every row; the first always stays."""
-        kept = [i for i in range(len(self.head)) if i == 0 or any(row[i] for row in self.rows)]
-        numbers = frozenset(new for new, old in enumerate(kept) if old in self.numbers)
-        rows = tuple(tuple(row[i] for i in kept) for row in self.rows)
-        return Table(tuple(self.head[i] for i in kept), rows, numbers, self.marked)
+        used = [i for i in range(len(self.head)) if i == 0 or any(row[i] for row in self.rows)]
+        numbers = frozenset(new for new, old in enumerate(used) if old in self.numbers)
+        rows = tuple(tuple(row[i] for i in used) for row in self.rows)
+        return Table(tuple(self.head[i] for i in used), rows, numbers, self.marked)
 
     def first(self, *names: str) -> Table:
-        """The same with these columns, those of them that are there, before all others."""
-        known = [self.head.index(name) for name in names if name in self.head]
-        order = known + [i for i in range(len(self.head)) if i not in known]
+        """The same with these columns, where the table has them, before all others."""
+        first = [self.head.index(name) for name in names if name in self.head]
+        order = first + [i for i in range(len(self.head)) if i not in first]
         numbers = frozenset(new for new, old in enumerate(order) if old in self.numbers)
         rows = tuple(tuple(row[i] for i in order) for row in self.rows)
         return Table(tuple(self.head[i] for i in order), rows, numbers, self.marked)
@@ -80,14 +79,14 @@ def escape_markdown(text: str) -> str:
     return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(text.split()))
 
 
-def latex(table: Table, about: str = "") -> str:
-    r"""A `tabular` with the rules of booktabs, to be \input into a table environment of one's own.
+def latex(table: Table, comment: str = "") -> str:
+    r"""A `tabular` with the rules of booktabs, to be \input into a table environment.
 
     Args:
-        about: a comment for the first line, such as the study's name.
+        comment: the first line, such as the study's name.
     """
     columns = "".join("r" if i in table.numbers else "l" for i in range(len(table.head)))
-    lines = [f"% {' '.join(about.split())}"] if about else []
+    lines = [f"% {' '.join(comment.split())}"] if comment else []
     lines += ["% needs \\usepackage{booktabs}", rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}", r"\toprule"]
     for index, row in enumerate((table.head, *table.rows)):
         lines.append(" & ".join(escape_latex(cell) for cell in row) + r" \\")
@@ -97,11 +96,18 @@ def latex(table: Table, about: str = "") -> str:
 
 
 _LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
-    "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
-    ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}", "\u00b1": r"$\pm$",
-    "\u2212": "$-$", "\u00d7": r"$\times$",
-}  # fmt: skip
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "\u00b1": r"$\pm$",
+    "\u2212": "$-$",
+    "\u00d7": r"$\times$",
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+}
 
 
 def escape_latex(text: str) -> str:

@@ -1,8 +1,7 @@
 """The report as one self-contained page: no script, no request, light and dark, printable.
 
-Everything that came from data or configuration reaches the page through Jinja's autoescape, and a
-content security policy in the page itself forbids scripts and requests, so that a name which got
-through all the same could do nothing.
+Jinja escapes every text that came from data or configuration. Should one get through all the same, a
+content security policy in the page itself forbids it to run scripts or to ask for anything.
 """
 
 from __future__ import annotations
@@ -66,7 +65,7 @@ class Answer:
 class Snippet:
     """Lines to paste, and what they are."""
 
-    about: str
+    heading: str
     text: str
 
 
@@ -121,8 +120,9 @@ def render(page: Page) -> str:
     folder = resources.files("ablation.analyse.report") / "templates"
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(lambda name: (folder / name).read_text(encoding="utf-8")),
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=False, lstrip_blocks=False,
-    )  # fmt: skip
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
     # The style is this package's own text; everything else is escaped.
     css = Markup((folder / "report.css").read_text(encoding="utf-8"))
     return environment.get_template("report.html.j2").render(page=page, style=css)

@@ -37,14 +37,14 @@ def overrides(view: StudyView, arm: str) -> list[str]:
         return []
     params = runs[0].params
     # In the order of the configuration: the loss before its settings.
-    words = [f"loss={_value(params['loss.name'])}"] if "loss.name" in params else []
-    words += [f"{key}={_value(params[key])}" for key in sorted(params) if is_setting(key)]
-    words += [f"{key}={_value(params[key])}" for key in _varied(view) if key in params]
-    return [shlex.quote(word) for word in words]
+    arguments = [f"loss={_value(params['loss.name'])}"] if "loss.name" in params else []
+    arguments += [f"{key}={_value(params[key])}" for key in sorted(params) if is_setting(key)]
+    arguments += [f"{key}={_value(params[key])}" for key in _varied(view) if key in params]
+    return [shlex.quote(argument) for argument in arguments]
 
 
 def _varied(view: StudyView) -> list[str]:
-    """Settings besides the loss that differ between runs, such as a swept gain; no config group's name."""
+    """Settings besides the loss that differ between runs, such as a swept gain; not the names of groups."""
     valid = set(view.runs.loc[view.runs["valid"], "run_id"])
     values: dict[str, set[str]] = {}
     for run in view.study.runs:

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from ablation.analyse import figures
 from ablation.analyse.detections.run_files import RunArtifacts
-from ablation.analyse.report import formats as tables
-from ablation.analyse.report import markdown as text
-from ablation.analyse.report.content import Link, build
+from ablation.analyse.report import formats, markdown
+from ablation.analyse.report.content import build
+from ablation.analyse.report.drawn_figures import DrawnFigures, draw_figures
 from ablation.analyse.report.examples import write_examples
 from ablation.analyse.report.html import render
+from ablation.analyse.report.settings import ReportSettings
 from ablation.analyse.tables import table
 from ablation.analyse.verdict.verdict import StudyVerdict, judge, judged
 from ablation.analyse.view import StudyView, study_view
-from ablation.errors import AblationError, UsageError, one_line
-from ablation.files import write_atomic, write_text
+from ablation.errors import AblationError, UsageError
+from ablation.files import write_text
 from ablation.records import StudyRecord
 from ablation.rng import generator
 
 OTHER_QUANTITY = ("loss", "loss_confidence")
 """Last parts of metrics that measure another quantity in every arm."""
+_METRICS_LISTED = 30
 
 
 @dataclass(frozen=True)
@@ -34,24 +35,35 @@ class ReportFiles:
     Attributes:
         folder: where everything lies.
         page: report.html, which needs none of the other files.
-        tables: the tables, as CSV, Markdown and LaTeX.
-        figures: name -> the files of the figure, PNG first.
-        skipped: name -> why the figure could not be drawn.
-        examples: the files of the example images.
+        tables: the tables, as CSV, Markdown and LaTeX, by file name.
         text: the arms table for a terminal.
-        headline: the study in one sentence.
         verdict: all that the statistics say.
+        drawn: the figures.
+        examples: the files of the example images.
     """
 
     folder: Path
     page: Path
     tables: dict[str, Path]
     text: str
-    headline: str
     verdict: StudyVerdict
-    figures: dict[str, tuple[Path, ...]] = field(default_factory=dict)
-    skipped: dict[str, str] = field(default_factory=dict)
-    examples: tuple[Path, ...] = ()
+    drawn: DrawnFigures
+    examples: tuple[Path, ...]
+
+    @property
+    def headline(self) -> str:
+        """The study in one sentence."""
+        return self.verdict.sentence
+
+    @property
+    def figures(self) -> dict[str, tuple[Path, ...]]:
+        """Name -> the files of the figure, PNG first."""
+        return self.drawn.files
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Name -> why the figure was not drawn."""
+        return self.drawn.skipped
 
     @property
     def runs_csv(self) -> Path:
@@ -71,90 +83,77 @@ class ReportFiles:
     @property
     def files(self) -> list[Path]:
         """Every file of the report."""
-        drawn = [path for paths in self.figures.values() for path in paths]
-        return [self.page, *self.tables.values(), *drawn, *self.examples]
+        return [self.page, *self.tables.values(), *self.drawn.paths, *self.examples]
 
 
 def write_report(
     study: StudyRecord,
     folder: Path,
-    metric: str = "val/AP",
-    level: float = 0.95,
-    *,
-    partial: bool = False,
+    settings: ReportSettings | None = None,
     artifacts: RunArtifacts | None = None,
-    checks: Path | None = None,
-    link: Link = lambda run_id: "",
 ) -> ReportFiles:
     """Page, tables and figures of a study into `folder`, made if needed; files are replaced whole.
 
     Equal records give byte-identical files.
 
     Args:
-        metric: what is compared; the name of a logged metric.
-        level: of all intervals, in (0, 1).
-        partial: draw a verdict although runs are missing.
+        settings: None: val/AP at 95%.
         artifacts: the files that the runs left; None: those in their folders.
-        checks: the folder of `ablation check`'s results, for the part about the data.
-        link: run_id -> its address in MLflow's UI.
 
     Raises:
-        UsageError: no run of the study has that metric, or it cannot be compared between arms.
+        UsageError: no run of the study has the metric, or it cannot be compared between arms.
         AblationError: no run of the study has finished.
     """
-    if not 0 < level < 1:
-        raise UsageError(f"level={level:g}: must lie between 0 and 1, such as 0.95")
-    _require_values(study, metric)
-    kept = RunArtifacts(study) if artifacts is None else artifacts
-    view = study_view(study, metric, level)
-    view = replace(view, artifacts=kept)
-    verdict = judge(view, partial=partial, generator=generator(0, "report"), artifacts=kept)
+    settings = settings or ReportSettings()
+    _require_values(study, settings.metric)
+    artifacts = artifacts or RunArtifacts(study)
+    view = study_view(study, settings.metric, settings.level, artifacts)
+    verdict = judge(view, partial=settings.partial, generator=generator(0, "report"))
     view = judged(view, verdict)
-    drawn, skipped = _write_figures(view, folder)
-    remark, shown = write_examples(view, verdict, kept, folder)
-    written = _write_tables(view, verdict, folder, drawn, skipped)
-    examples = [example.picture for example in shown]
+    drawn = draw_figures(view, folder)
+    examples = write_examples(view, verdict, artifacts, folder)
     page = folder / "report.html"
-    content = build(view, verdict, kept, drawn, skipped, (remark, examples), checks, link)
-    write_text(page, render(content))
-    in_terminal = text.terminal(view)
-    files = tuple(path for example in shown for path in example.files)
-    return ReportFiles(folder, page, written, in_terminal, verdict.sentence, verdict, drawn, skipped, files)
+    write_text(page, render(build(view, verdict, artifacts, drawn, examples, settings)))
+    return ReportFiles(
+        folder=folder,
+        page=page,
+        tables=_write_tables(view, verdict, drawn, folder),
+        text=markdown.terminal(view),
+        verdict=verdict,
+        drawn=drawn,
+        examples=tuple(path for example in examples.images for path in example.files),
+    )
 
 
 def _write_tables(
-    view: StudyView,
-    verdict: StudyVerdict,
-    folder: Path,
-    drawn: dict[str, tuple[Path, ...]],
-    skipped: dict[str, str],
+    view: StudyView, verdict: StudyVerdict, drawn: DrawnFigures, folder: Path
 ) -> dict[str, Path]:
     """CSV for programs, Markdown and LaTeX for people; name -> path."""
-    about = f"study {view.study.name}"
-    arms = tables.Table.of(*text.arm_rows(view)).used()
+    name = f"study {view.study.name}"
+    arms = formats.Table.of(*markdown.arm_rows(view)).used()
     runs = _runs_for_people(view)
     contents = {
-        "runs.csv": tables.csv(view.runs),
-        "arms.csv": tables.csv(view.arms),
-        "arms.md": text.markdown(view, verdict, drawn, skipped),
-        "runs.md": tables.markdown(runs) + "\n",
-        "arms.tex": tables.latex(arms, f"{about}, {view.metric}, intervals {view.percent}"),
-        "runs.tex": tables.latex(runs, about),
+        "runs.csv": formats.csv(view.runs),
+        "arms.csv": formats.csv(view.arms),
+        "arms.md": markdown.report_text(view, verdict, drawn),
+        "runs.md": formats.markdown(runs) + "\n",
+        "arms.tex": formats.latex(arms, f"{name}, {view.metric}, intervals {view.percent}"),
+        "runs.tex": formats.latex(runs, name),
     }
-    for name, content in contents.items():
-        write_text(folder / name, content)
-    return {name: folder / name for name in contents}
+    for file_name, content in contents.items():
+        write_text(folder / file_name, content)
+    return {file_name: folder / file_name for file_name in contents}
 
 
-def _runs_for_people(view: StudyView) -> tables.Table:
+def _runs_for_people(view: StudyView) -> formats.Table:
     """Every run with its state, value and key."""
     rows = []
     for _, run in view.runs.iterrows():
-        value = run.get(view.metric, math.nan)
+        number = run.get(view.metric, math.nan)
         state = f"{run['state']}, {run['problem']}" if run["problem"] else str(run["state"])
-        shown = f"{value:.3f}" if pd.notna(value) else ""
-        rows.append([str(run["setting"]), str(run["seed"]), state, shown, str(run["key"])[:8]])
-    return tables.Table.of(["arm", "seed", "state", view.metric, "key"], rows)
+        value = f"{number:.3f}" if pd.notna(number) else ""
+        rows.append([str(run["setting"]), str(run["seed"]), state, value, str(run["key"])[:8]])
+    return formats.Table.of(["arm", "seed", "state", view.metric, "key"], rows)
 
 
 def _require_values(study: StudyRecord, metric: str) -> None:
@@ -173,29 +172,6 @@ def _require_values(study: StudyRecord, metric: str) -> None:
         )
     names = table.metric_names(runs)
     if metric not in names:
-        shown = (", ".join(names[:30]) + (", ..." if len(names) > 30 else "")) or "no metric at all"
-        raise UsageError(f"metric={metric}: no finished run of study {study.name} has it; they have: {shown}")
-
-
-def _write_figures(view: StudyView, folder: Path) -> tuple[dict[str, tuple[Path, ...]], dict[str, str]]:
-    drawn: dict[str, tuple[Path, ...]] = {}
-    skipped: dict[str, str] = {}
-    for figure in figures.discover():
-        # One figure that fails must not take the tables and the other figures with it.
-        try:
-            reason = figure.applies(view)
-            files = figures.render(figure, view) if reason is None else {}
-        except Exception as error:
-            reason, files = one_line(f"drawing it failed: {type(error).__name__}: {error}", 300), {}
-        if reason is not None:
-            skipped[figure.name] = reason
-            for kind in ("png", "pdf", "svg"):  # A picture of an earlier state would be taken for this one.
-                (folder / f"{figure.name}.{kind}").unlink(missing_ok=True)
-            continue
-        paths = []
-        for kind, data in files.items():
-            path = folder / f"{figure.name}.{kind}"
-            write_atomic(path, lambda file, data=data: file.write(data))  # type: ignore[misc]
-            paths.append(path)
-        drawn[figure.name] = tuple(paths)
-    return drawn, skipped
+        more = ", ..." if len(names) > _METRICS_LISTED else ""
+        known = ", ".join(names[:_METRICS_LISTED]) + more if names else "no metric at all"
+        raise UsageError(f"metric={metric}: no finished run of study {study.name} has it; they have: {known}")

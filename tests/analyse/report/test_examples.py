@@ -44,7 +44,7 @@ def test_differences_by_hand() -> None:
     # Image 1: object 2 found by the left only. Image 2: one false detection shared, one of the right only.
     # Image 3: what lies in the crowd counts nowhere, so nothing differs.
     assert [(pair.name, pair.differing) for pair in found] == [("im1", 1), ("im2", 1)]
-    assert found[0].left.found.keys() == {1, 2} and found[0].right.found.keys() == {1}
+    assert found[0].left.detected.keys() == {1, 2} and found[0].right.detected.keys() == {1}
     assert found[1].false_in_both == ((0, 0),) and len(found[1].right.false) == 2
     # With the left's threshold at 0.5 its object 2 is gone, and with it the difference.
     other = most_different(truth(), (match(truth(), left), 0.5), (match(truth(), right), 0.5))

@@ -17,8 +17,9 @@ from ablation.analyse.detections.run_files import RunArtifacts
 from ablation.analyse.detections.thresholds import BestThreshold
 from ablation.analyse.report import html
 from ablation.analyse.report import recommendation as use
-from ablation.analyse.report.data_section import about_data
+from ablation.analyse.report.data_section import data_section
 from ablation.analyse.report.report import ReportFiles, write_report
+from ablation.analyse.report.settings import ReportSettings
 from ablation.analyse.view import study_view
 from ablation.data.shapes import Shapes
 from ablation.records import Declaration, RunRecord, StudyRecord
@@ -36,19 +37,25 @@ class Parsed(HTMLParser):
         super().__init__()
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.texts: list[str] = []
+        self.code: list[str] = []
+        self._in_code = False
         self._hidden = 0
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))
+        self._in_code |= tag == "code"
         self._hidden += tag in ("style", "script")
 
     def handle_endtag(self, tag: str) -> None:
         self._hidden -= tag in ("style", "script")
+        self._in_code &= tag != "code"
 
     def handle_data(self, data: str) -> None:
         if not self._hidden:
             self.texts.append(data)
+            if self._in_code:
+                self.code.append(data)
 
     @property
     def text(self) -> str:
@@ -117,7 +124,10 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> ReportFiles:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, "discover", lambda: few)
         return write_report(
-            record, folder / "report", artifacts=artifacts, link=lambda run: f"http://127.0.0.1:5000/#/{run}"
+            record,
+            folder / "report",
+            ReportSettings(link=lambda run: f"http://127.0.0.1:5000/#/{run}"),
+            artifacts,
         )
 
 
@@ -198,7 +208,7 @@ def test_a_name_from_data_stays_text(tmp_path: Path, no_figures: None) -> None:
     )  # fmt: skip
     artifacts = left_by(record, tmp_path / "files", {"bce": 0.7, HOSTILE: 0.4})
     report = write_report(
-        record, tmp_path / "report", artifacts=artifacts, link=lambda run_id: f"http://h/{HOSTILE}"
+        record, tmp_path / "report", ReportSettings(link=lambda run_id: f"http://h/{HOSTILE}"), artifacts
     )
     content = report.page.read_text(encoding="utf-8")
     page = Parsed(content)
@@ -217,15 +227,16 @@ def test_an_incomplete_study_gets_its_page_and_the_reason_instead_of_a_verdict(
     page = Parsed(report.page.read_text(encoding="utf-8"))
     assert "1 of 12 runs has no result (1 missing)" in page.text and "partial=true" in page.text
     assert [a for a in page.of("div") if a.get("class") == "answer none"]
-    partial = write_report(record, tmp_path / "part", partial=True)
+    partial = write_report(record, tmp_path / "part", ReportSettings(partial=True))
     assert partial.verdict.headline.comparison.verdict == "better"
     assert "INCOMPLETE" in Parsed(partial.page.read_text(encoding="utf-8")).text
 
 
 def test_without_the_runs_files_the_page_says_what_is_missing(tmp_path: Path, no_figures: None) -> None:
     page = Parsed(write_report(planted(), tmp_path).page.read_text(encoding="utf-8"))
-    assert "No example images: the runs' detections are not here." in page.text
-    assert "The runs' folders are not here" in page.text and "score=" not in page.text.split("Arms")[1]
+    assert "No example images" in page.text and not page.of("figure")
+    assert "folders of the runs were not found" in page.text
+    assert any("loss=focal" in text for text in page.code) and not any("score=" in text for text in page.code)
 
 
 def test_settings_to_paste_compose_to_the_losses_that_they_came_from() -> None:
@@ -267,10 +278,10 @@ def test_a_check_of_other_data_is_not_shown(tmp_path: Path) -> None:
     path = tmp_path / "check" / "shapes" / "check.json"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(content))
-    titles = [part.title for part in about_data(view, artifacts, tmp_path / "check")]
+    titles = [part.title for part in data_section(view, artifacts, tmp_path / "check")]
     assert "Classes" not in titles and "Faults" in titles
     path.write_text(json.dumps(content | {"fingerprint": "f" * 64}))
-    parts = {part.title: part for part in about_data(view, artifacts, tmp_path / "check")}
+    parts = {part.title: part for part in data_section(view, artifacts, tmp_path / "check")}
     assert parts["Classes"].table is not None
     assert parts["Classes"].table.rows == (("circle", "30", "75.0%", "30"), ("square", "10", "25.0%", "10"))
 

@@ -14,6 +14,7 @@ from helpers.synthetic import bce, focal, grid, run, study, with_state
 
 from ablation.analyse import figures
 from ablation.analyse.report.report import write_report
+from ablation.analyse.report.settings import ReportSettings
 from ablation.errors import AblationError, UsageError
 from ablation.records import PlannedRun, StudyRecord
 
@@ -60,7 +61,7 @@ def test_equal_studies_give_equal_files(tmp_path: Path) -> None:
 
 def test_a_metric_that_no_run_has_is_refused_with_those_that_exist(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"metric=val/APP.*synthetic.*val/AP, val/AP50"):
-        write_report(grid([0]), tmp_path, metric="val/APP")
+        write_report(grid([0]), tmp_path, ReportSettings("val/APP"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -68,19 +69,19 @@ def test_a_metric_that_only_a_failed_run_has_does_not_exist(tmp_path: Path) -> N
     failed = run(focal(0.5, 1), 0, 0.4, state="FAILED")
     failed = dataclasses.replace(failed, metrics={"val/special": 0.5})
     with pytest.raises(UsageError, match="val/special"):
-        write_report(StudyRecord("s", [run(bce(), 0, 0.4), failed]), tmp_path, metric="val/special")
+        write_report(StudyRecord("s", [run(bce(), 0, 0.4), failed]), tmp_path, ReportSettings("val/special"))
 
 
 @pytest.mark.parametrize("metric", ["train/loss", "train/loss_confidence"])
 def test_the_loss_is_no_measure_across_losses(tmp_path: Path, metric: str) -> None:
     with pytest.raises(UsageError, match="another quantity"):
-        write_report(grid([0]), tmp_path, metric=metric)
+        write_report(grid([0]), tmp_path, ReportSettings(metric))
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0, 95.0])
 def test_a_level_out_of_range_is_refused(tmp_path: Path, level: float) -> None:
     with pytest.raises(UsageError, match="level"):
-        write_report(grid([0]), tmp_path, level=level)
+        write_report(grid([0]), tmp_path, ReportSettings(level=level))
 
 
 def test_a_study_without_a_finished_run_counts_its_states(tmp_path: Path) -> None:
@@ -170,5 +171,6 @@ def test_a_whole_report_loads_neither_torch_nor_training_nor_pyplot(tmp_path: Pa
 
 def test_the_word_for_the_focusing_parameter_stands_only_in_the_figures_that_plot_it() -> None:
     files = [*(ROOT / "ablation" / "analyse").rglob("*.py"), ROOT / "ablation" / "records.py"]
-    places = {path.parent.name for path in files if "gamma" in path.read_text(encoding="utf-8")}
-    assert places == {"figures"}
+    figures_folder = ROOT / "ablation" / "analyse" / "figures"
+    places = [path for path in files if "gamma" in path.read_text(encoding="utf-8")]
+    assert places and all(path.is_relative_to(figures_folder) for path in places)

@@ -1,0 +1,23 @@
+"""`ablation confirm` as a command: its arguments, what it prints, and the tag with the verdict in MLflow."""
+
+from __future__ import annotations
+
+from ablation.commands.arguments import STORE, Arguments
+from ablation.commands.confirm.confirm import confirm
+from ablation.tracking.experiment import publish_files
+
+_DEFAULTS = {"study": None, "seeds": None, "out": "runs", **STORE}
+_LONGEST_TAG = 500
+
+
+def run(arguments: list[str]) -> int:
+    """Confirm a study's finalists; arguments that are not its own go to `ablation train`."""
+    args = Arguments.parse("confirm", arguments, _DEFAULTS, overrides=True)
+    store, seeds, out = args.store(), args.whole_numbers("seeds"), args.path("out")
+    tracking = [f"tracking.{key}={args.text(key)}" for key in STORE if args.text(key)]
+    confirmed = confirm(args.text("study"), seeds, out, store, args.overrides + tracking)
+    name = confirmed.choice.name
+    publish_files(store, name, [], "report", {"verdict": confirmed.test.sentence[:_LONGEST_TAG]})
+    print("\n".join(confirmed.lines))
+    print(f"written to {args.text('out')}/{name}/confirmation.json")
+    return 0

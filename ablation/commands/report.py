@@ -1,0 +1,62 @@
+"""`ablation report`: the page, figures and tables of a study, also attached in MLflow."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from ablation.analyse.detections.run_files import RunArtifacts
+from ablation.analyse.report.formats import escape_markdown
+from ablation.analyse.report.report import ReportFiles, write_report
+from ablation.analyse.report.settings import ReportSettings
+from ablation.commands.arguments import STORE, Arguments
+from ablation.files import safe_name
+from ablation.records import StudyRecord, metric_and_level
+from ablation.tracking.experiment import publish_files, save_chart_view, set_experiment
+from ablation.tracking.store import Store
+from ablation.tracking.study_record import fetch_artifact, load_study
+
+_DEFAULTS = {"study": None, "metric": "", "partial": "false", "out": "runs", **STORE}
+_LONGEST_TAG = 4000
+
+
+def run(arguments: list[str]) -> int:
+    """Write the report, attach it in MLflow, print the table and the verdict; returns the exit code."""
+    args = Arguments.parse("report", arguments, _DEFAULTS)
+    name, out, partial = args.text("study"), args.path("out"), args.flag("partial")
+    store = args.store()
+    study = load_study(store, name)
+    declared_metric, level = metric_and_level(study.declared)
+    ui = store.uri if store.uri.startswith("http") else "http://127.0.0.1:5000"
+    experiment = store.experiment(name)
+    settings = ReportSettings(
+        metric=args.text("metric") or declared_metric,
+        level=level,
+        partial=partial,
+        checks=out / "check",
+        link=lambda run_id: f"{ui}/#/experiments/{experiment}/runs/{run_id}",
+    )
+    artifacts = RunArtifacts(study, lambda run_id, path: fetch_artifact(store, run_id, path))
+    written = write_report(study, out / safe_name(name) / "report", settings, artifacts)
+    charts = _show_in_mlflow(store, study, written, settings.metric)
+    print(f"{written.text}\n\n{written.headline}\n")
+    print(f"report: {written.page}  (one file to send; figures and tables lie beside it)")
+    program = sys.argv[0] if Path(sys.argv[0]).name == "ablation" else "ablation"
+    print(f"MLflow: {ui}{charts}  (while `{program} ui` runs)")
+    return 0
+
+
+def _show_in_mlflow(store: Store, study: StudyRecord, written: ReportFiles, metric: str) -> str:
+    """Attach the report, and let the experiment's page open on its charts; returns that page's path."""
+    verdict = written.verdict
+    kind = "none" if verdict.headline is None else verdict.headline.comparison.verdict
+    recommended = verdict.recommended or "none"
+    tags = {"verdict": kind, "headline": written.headline[:_LONGEST_TAG], "recommended": recommended}
+    publish_files(store, study.name, written.files, "report", tags)
+    parts = [
+        escape_markdown(study.description),
+        f"**{escape_markdown(written.headline)}**",
+        "The whole report is an artifact of the study's own run.",
+    ]
+    set_experiment(store, study.name, "\n\n".join(part for part in parts if part), tags)
+    return save_chart_view(store, study.name, metric, "loss.gamma", "loss.alpha")
