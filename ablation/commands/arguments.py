@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ablation.errors import UsageError
+from ablation.study.whole_numbers import whole_numbers
 
 if TYPE_CHECKING:
     from ablation.tracking.store import Store
@@ -69,24 +70,15 @@ class Arguments:
 
     def path(self, key: str) -> Path:
         """A path that has a default or is required."""
-        return Path(self.values[key])
+        return Path(self.values[key]).expanduser()
 
     def optional_path(self, key: str) -> Path | None:
         """A path; None where it is empty."""
-        return Path(self.values[key]) if self.values[key] else None
+        return self.path(key) if self.values[key] else None
 
     def whole_numbers(self, key: str) -> list[int]:
         """'3,4,7' or '[3,4,7]' or '3-7' as numbers."""
-        numbers: list[int] = []
-        try:
-            for part in self.values[key].strip("[] ").split(","):
-                first, sign, last = part.strip().partition("-")
-                numbers += range(int(first), int(last) + 1) if sign else [int(first)]
-        except ValueError:
-            raise UsageError(
-                f"{key}={self.values[key]}: must be whole numbers such as 10,11,12 or 10-15"
-            ) from None
-        return numbers
+        return whole_numbers(key, self.values[key])
 
     def store(self) -> Store:
         """The tracking store that uri= and artifacts= name, or the default one."""

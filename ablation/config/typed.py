@@ -50,10 +50,46 @@ def typed(config: DictConfig) -> RunConfig:
 
 def _container(group: str, node: Any) -> dict[str, Any]:
     try:
+        _refuse_calls(group, OmegaConf.to_container(node, resolve=False))
         values: Any = OmegaConf.to_container(node, resolve=True)
         return dict(values)
     except OmegaConfBaseException as error:
         raise UsageError(_message(group, error)) from None
+
+
+def _refuse_calls(key: str, value: Any) -> None:
+    """Refuse ${name:...}: what a resolver such as oc.env returns would be stored with the run.
+
+    References to other settings, ${train.size_px}, are fine.
+    """
+    if isinstance(value, dict):
+        for name, item in value.items():
+            _refuse_calls(f"{key}.{name}" if key else str(name), item)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _refuse_calls(f"{key}[{index}]", item)
+    elif isinstance(value, str) and _calls_a_resolver(value):
+        raise UsageError(
+            f"{key}: found {one_line(value, 80)!r}; what the environment or another resolver holds would be "
+            "stored with the run. Write the value itself, and keep secrets out of the configuration"
+        )
+
+
+def _calls_a_resolver(text: str) -> bool:
+    """Whether any ${...} of the text has a colon of its own: ${oc.env:NAME}, ${${x}:NAME}."""
+    open_braces = 0
+    position = 0
+    while position < len(text):
+        if text.startswith("${", position):
+            open_braces += 1
+            position += 2
+            continue
+        if text[position] == "}":
+            open_braces = max(0, open_braces - 1)
+        elif text[position] == ":" and open_braces:
+            return True
+        position += 1
+    return False
 
 
 def filled(group: str, cls: Any, values: Any) -> Any:

@@ -103,7 +103,7 @@ def cell_grid(layout: HeadLayout, height_px: int, width_px: int, device: torch.d
 class CellGrids:
     """The grids of a network for inputs of several sizes, each built once."""
 
-    def __init__(self, layout: HeadLayout, device: torch.device | str) -> None:
+    def __init__(self, layout: HeadLayout, device: torch.device) -> None:
         self.layout, self.device = layout, device
         self.by_size: dict[tuple[int, int], CellGrid] = {}
 

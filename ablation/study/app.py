@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 import sys
 from pathlib import Path
 
@@ -20,24 +19,18 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from ablation import config as configuration
-from ablation.errors import AblationError, UsageError, one_line
+from ablation.errors import AblationError, UsageError
 from ablation.study import hydra_guard, sweeper
+from ablation.study.command_line import config_root as config_root
+from ablation.study.command_line import explain, prepared
 from ablation.study.execute import Prepared, announce, execute, prepare, store_of
+from ablation.study.expand import override_text
 from ablation.study.forecast.forecast import Capacity, capacity_of
 from ablation.study.launchers.local import launcher as local
 from ablation.study.launchers.slurm import launcher as slurm
 
 PRINTED_METRICS = ("train/loss", "val/AP", "val/AP50", "time/images_per_s")
 """After each epoch of a single run."""
-
-
-def config_root() -> Path:
-    """The folder that holds conf/ and sweeps/: the checkout, or the installed package's copy."""
-    package = Path(__file__).resolve().parent.parent
-    for root in (package.parent, package / "_config"):
-        if (root / "conf" / "train.yaml").is_file():
-            return root
-    raise UsageError(f"conf/train.yaml not found beside {package}: the installation is incomplete")
 
 
 def register_plugins() -> None:
@@ -97,6 +90,7 @@ def main(arguments: list[str]) -> None:
     root = config_root()
     # With it Hydra raises its errors instead of printing them over many lines and exiting.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    arguments = prepared(arguments, multirun=bool({"-m", "--multirun"} & set(arguments)))
     failures: list[AblationError] = []
 
     def guarded(config: DictConfig) -> str:
@@ -131,7 +125,7 @@ def with_search_path(arguments: list[str], root: Path) -> list[str]:
     if any(argument.startswith("hydra.searchpath=") for argument in arguments):
         return arguments
     folders = {root: None, Path.cwd(): None}
-    return [*arguments, "hydra.searchpath=[" + ",".join(f"'file://{f}'" for f in folders) + "]"]
+    return [*arguments, "hydra.searchpath=[" + ",".join(override_text(f"file://{f}") for f in folders) + "]"]
 
 
 def composed(overrides: list[str]) -> DictConfig:
@@ -144,7 +138,7 @@ def composed(overrides: list[str]) -> DictConfig:
     root = config_root()
     try:
         with initialize_config_dir(str(root / "conf"), version_base="1.3", job_name="ablation"):
-            return compose("train", with_search_path(overrides, root))
+            return compose("train", with_search_path(prepared(overrides, multirun=False), root))
     except (HydraException, OmegaConfBaseException) as error:
         raise UsageError(explain(error)) from error
 
@@ -160,6 +154,7 @@ def study_runs(arguments: list[str]) -> tuple[list[Prepared], Capacity]:
     register_plugins()
     root = config_root()
     arguments = [argument for argument in arguments if argument not in ("-m", "--multirun")]
+    arguments = prepared(arguments, multirun=True)
     try:
         with initialize_config_dir(str(root / "conf"), version_base="1.3", job_name="ablation"):
             application = GlobalHydra.instance().hydra
@@ -180,45 +175,3 @@ def study_runs(arguments: list[str]) -> tuple[list[Prepared], Capacity]:
             return runs, capacity_of(config.hydra.launcher, runs)
     except (HydraException, OmegaConfBaseException) as error:
         raise UsageError(explain(error)) from error
-
-
-def explain(error: BaseException) -> str:
-    """Hydra's error over many lines -> one that names the key, what was found, what would be right."""
-    if isinstance(error.__cause__, AblationError):  # ours, on the way through Hydra's instantiate
-        return str(error.__cause__)
-    text = str(error)
-    missing = re.search(r"Could not find '([^']+)/([^'/]+)'", text)
-    if missing:
-        options = [line.strip() for line in text.partition("Available options")[2].splitlines()[1:]]
-        options = [option for option in options if re.fullmatch(r"[\w.-]+", option)]
-        group, name = missing.groups()
-        return f"{group}={name}: no such file {group}/{name}.yaml; there are: {', '.join(options)}"
-    unknown = re.match(r"Could not override '([^']+)'", text)
-    if unknown:
-        parent = getattr(error.__cause__, "parent_node", None)
-        known = (
-            [str(key) for key in parent if key not in ("_target_", "hydra")]
-            if isinstance(parent, DictConfig)
-            else []
-        )
-        return f"{unknown[1]}: no such key" + (f"; there are: {', '.join(known)}" if known else "")
-    lines = [line.strip() for line in text.removeprefix("Error merging override ").splitlines()]
-    lines = [line for line in lines if line and not line.startswith(_NOISE)]
-    cause = str(error.__cause__ or "").partition("\n")[0].strip()
-    if cause and cause not in text:
-        lines.append(cause)
-    override = getattr(error, "override", None)
-    return one_line(": ".join([str(override), *lines] if override else lines))
-
-
-_NOISE = (
-    "Set the environment variable",
-    "Config search path",
-    "provider=",
-    "object_type=",
-    "full_key:",
-    "reference_type=",
-    "To append to your config use",
-    "See https",
-)
-"""Beginnings of lines of Hydra's messages that tell a user of this program nothing."""
