@@ -41,6 +41,7 @@ class RunRecord:
         metrics: the last value of each metric: 'val/AP', 'val/AP_class/RBC', 'time/images_per_s'.
         history: columns epoch (int), metric (str), value (float), one row per logged point.
         folder: the run's own folder.
+        fingerprint: of its data set, the first 32 hexadecimal digits; '' where the store does not have it.
         reason: one line, why it failed or diverged; else empty.
     """
 
@@ -55,6 +56,7 @@ class RunRecord:
     history: pd.DataFrame = field(default_factory=empty_history)
     folder: str = ""
     reason: str = ""
+    fingerprint: str = ""
 
     def __post_init__(self) -> None:
         if self.state not in STATES:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from ablation.analyse.detections.run_files import RunArtifacts
 from ablation.analyse.tables import completeness, table
+from ablation.analyse.tables.held_fixed import HeldFixed, held_fixed
 from ablation.records import StudyRecord, metric_and_level
 
 
@@ -21,7 +22,7 @@ class StudyView:
         metric: what is compared, such as val/AP.
         level: of every interval.
         baseline: the arm of plain BCE, or None.
-        not_held: settings other than loss and seed that differ between finished runs.
+        held: what the valid runs share besides the loss, and what differs between them.
         partial: what an incomplete study says on every figure; empty for a complete one.
         artifacts: the files that the runs left; None: only what the tables hold.
     """
@@ -32,7 +33,7 @@ class StudyView:
     metric: str
     level: float
     baseline: str | None
-    not_held: tuple[str, ...]
+    held: HeldFixed
     partial: str = ""
     artifacts: RunArtifacts | None = None
 
@@ -53,15 +54,9 @@ class StudyView:
 
     @property
     def held_text(self) -> str:
-        """What the arms share, what they should share but do not, and that runs are missing if any are."""
-        stamp = f" {self.partial}" if self.partial else ""
-        if self.not_held:
-            return f"NOT held fixed besides the loss: {', '.join(self.not_held)}.{stamp}"
-        gains = " and the gain of its term" if self.arms["gain"].nunique() > 1 else ""
-        return (
-            f"Held fixed: everything but the loss{gains}; arms with one seed share weights, images and "
-            f"their order.{stamp}"
-        )
+        """What the runs share, what they should share but do not, and that runs are missing if any are."""
+        text = self.held.text(several_gains=bool(self.arms["gain"].nunique() > 1))
+        return f"{text} {self.partial}" if self.partial else text
 
 
 def study_view(
@@ -76,7 +71,7 @@ def study_view(
         metric=metric,
         level=level,
         baseline=table.baseline_arm(runs),
-        not_held=tuple(table.not_held_fixed(study)),
+        held=held_fixed(study, runs),
         partial=completeness.stamp(runs, metric),
         artifacts=artifacts,
     )

@@ -76,6 +76,7 @@ def _record(run: Run, points: Mapping[str, Sequence[tuple[int, float]]], plan: P
     tags = run.data.tags
     arm, seed, key = tags["arm"], int(tags["seed"]), tags["key"]
     superseded = _why_superseded(plan, arm, seed, key)
+    inputs = run.inputs.dataset_inputs if run.inputs is not None else []
     return RunRecord(
         run_id=run.info.run_id,
         study=tags["study"],
@@ -88,6 +89,7 @@ def _record(run: Run, points: Mapping[str, Sequence[tuple[int, float]]], plan: P
         history=histories.history(points),
         folder=tags.get("folder", ""),
         reason=superseded or tags.get("reason", ""),
+        fingerprint=str(inputs[0].dataset.digest) if inputs else "",
     )
 
 

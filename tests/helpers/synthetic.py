@@ -29,7 +29,7 @@ def focal(alpha: float | None, gamma: float) -> Arm:
 def run(
     arm: Arm, seed: int, value: float, state: str = "FINISHED", epochs: Sequence[int] = (5, 10, 15, 20),
     reason: str = "", key: str | None = None, run_id: str | None = None, study: str = "synthetic",
-    extra: Mapping[str, str] | None = None,
+    extra: Mapping[str, str] | None = None, fingerprint: str = "0" * 32,
 ) -> RunRecord:  # fmt: skip
     """One record whose last val/AP is `value` and whose curve rises to it."""
     name, params = arm
@@ -50,6 +50,7 @@ def run(
                  "val/AP_small": value * 0.6, "val/AP_large": value * 1.2,
                  "val/AP_class/red $cell": value * 1.1, "val/AP_class/white_cell": value * 0.9},
         history=history, folder=f"runs/{study}/{name}/seed{seed}-{key[:8]}", reason=reason,
+        fingerprint=fingerprint,
     )  # fmt: skip
 
 

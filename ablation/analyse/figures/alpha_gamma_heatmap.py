@@ -94,7 +94,7 @@ def _difference(arm: pd.Series, compared: bool) -> list[str]:
     if not compared:
         return [last]
     if pairs == 0:
-        return ["no seed shared with BCE", last]
+        return ["not compared with BCE", last]
     half = (float(arm["difference_high"]) - float(arm["difference_low"])) / 2
     spread = f" ± {number(half)}" if math.isfinite(half) else " ± ?"
     return [signed(float(arm["difference"])) + spread, last]

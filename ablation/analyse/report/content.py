@@ -20,6 +20,7 @@ from ablation.analyse.report.html import Answer, Page, RunLine, Snippet, picture
 from ablation.analyse.report.recommendation import arm_threshold, overrides
 from ablation.analyse.report.settings import Link, ReportSettings
 from ablation.analyse.tables import table
+from ablation.analyse.tables.held_fixed import is_free
 from ablation.analyse.tables.settings import format_setting, parse_setting
 from ablation.analyse.verdict.headline import Headline
 from ablation.analyse.verdict.verdict import StudyVerdict
@@ -187,9 +188,6 @@ def _held_notes(view: StudyView, artifacts: RunArtifacts) -> list[str]:
     return notes
 
 
-_WHERE_IT_RAN = ("data.cache", "data.cache_dir", "train.eval_batch_size")
-
-
 def _held(view: StudyView) -> Table | None:
     """Settings that all runs share, one row for each group."""
     valid = set(view.runs.loc[view.runs["valid"], "run_id"])
@@ -199,7 +197,7 @@ def _held(view: StudyView) -> Table | None:
     groups: dict[str, list[str]] = defaultdict(list)
     for name, text in sorted(configurations[0].items()):
         values = {params.get(name) for params in configurations}
-        if table.is_free(name) or name in _WHERE_IT_RAN or len(values) > 1:
+        if is_free(name) or len(values) > 1:
             continue
         group, _, short = name.rpartition(".")
         groups[group].append(f"{short} {format_setting(parse_setting(text))}")

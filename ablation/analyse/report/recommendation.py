@@ -8,7 +8,7 @@ import shlex
 from ablation.analyse.detections.matching import matches_of
 from ablation.analyse.detections.run_files import RunArtifacts
 from ablation.analyse.detections.thresholds import BestThreshold, best_threshold, threshold_curve
-from ablation.analyse.tables import table
+from ablation.analyse.tables.held_fixed import is_free
 from ablation.analyse.tables.settings import format_setting, is_setting, parse_setting
 from ablation.analyse.view import StudyView
 from ablation.records import RunRecord
@@ -52,7 +52,7 @@ def _varied(view: StudyView) -> list[str]:
             for name, text in run.params.items():
                 values.setdefault(name, set()).add(repr(parse_setting(text)))
     varied = [name for name, settings in values.items() if len(settings) > 1]
-    return sorted(name for name in varied if not table.is_free(name) and not name.endswith(".name"))
+    return sorted(name for name in varied if not is_free(name) and not name.endswith(".name"))
 
 
 def _value(text: str) -> str:

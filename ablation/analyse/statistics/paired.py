@@ -189,7 +189,7 @@ def decide(comparison: Comparison, context: DecisionContext) -> Comparison:
     them, is worse.
     """
     if context.refused:
-        return replace(comparison, verdict=NO_VERDICT, more_seeds=None, note="")
+        return replace(comparison, verdict=NO_VERDICT, more_seeds=None)
     if comparison.n_pairs == 0:
         return _decide_without_pairs(comparison, context)
     if comparison.n_pairs < MIN_PAIRS:

@@ -7,7 +7,7 @@ seed. The last values of a run that is still going, was killed or diverged are n
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,6 @@ from ablation.analyse.tables.baseline import RunSetting, baseline_of
 from ablation.analyse.tables.records import invalid_records, params_of_arms
 from ablation.analyse.tables.settings import (
     BASELINE_LOSS,
-    GAIN,
     LOSS,
     format_setting,
     gain_of,
@@ -30,27 +29,6 @@ from ablation.analyse.tables.settings import (
 from ablation.records import StudyRecord
 
 MISSING = "MISSING"
-
-# Settings that cannot change a result, or that are the loss and the seed themselves.
-NOT_HELD = (
-    "loss.",
-    "tracking.",
-    "hydra.",
-    "seed",
-    "study",
-    "arm",
-    "description",
-    "key",
-    "out",
-    "folder",
-    "data.root",
-    "train.device",
-    "train.workers",
-    "train.threads",
-    "train.stop_after",
-    "train.checkpoint_every",
-    "train.diagnostics",
-)
 
 
 def runs_table(study: StudyRecord) -> pd.DataFrame:
@@ -262,28 +240,3 @@ def curves(study: StudyRecord, metric: str) -> pd.DataFrame:
             parts.append(part.assign(arm=run.arm, seed=run.seed)[list(columns)])
     table = pd.concat(parts[1:] or parts, ignore_index=True)
     return table.sort_values(["arm", "seed", "epoch"], kind="stable").reset_index(drop=True)
-
-
-def not_held_fixed(study: StudyRecord) -> list[str]:
-    """The settings, other than loss and seed, that differ between the finished runs of a study.
-
-    Empty is what a study should have: then nothing but the loss can explain a difference. The gain of
-    the confidence term may differ between arms, where the arms' labels show it, but not within one.
-    """
-    runs = runs_table(study)
-    valid = set(runs.loc[runs["valid"], "run_id"]) if len(runs) else set()
-    configurations = [run.params for run in study.runs if run.run_id in valid]
-    gains = runs[runs["valid"]].groupby("arm")["gain"].nunique() if len(runs) else pd.Series(dtype=int)
-    swept = {GAIN} if (gains <= 1).all() else set()
-    names = [name for name in _all_names(configurations) - swept if not is_free(name)]
-    values = {name: {repr(parse_setting(params.get(name))) for params in configurations} for name in names}
-    return sorted(name for name in names if len(values[name]) > 1)
-
-
-def _all_names(configurations: Iterable[Mapping[str, str]]) -> set[str]:
-    return {name for params in configurations for name in params}
-
-
-def is_free(name: str) -> bool:
-    """Whether a setting may differ between arms without explaining anything."""
-    return any(name == free or (free.endswith(".") and name.startswith(free)) for free in NOT_HELD)

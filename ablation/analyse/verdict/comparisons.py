@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
 from ablation.analyse.statistics.image_resampling import ImageLevel
 from ablation.analyse.statistics.paired import Comparison, DecisionContext, compare, decide
+from ablation.analyse.tables.held_fixed import HeldFixed
 
 
 @dataclass(frozen=True)
@@ -40,21 +41,31 @@ class StudyTerms:
         level: of the intervals, in (0, 1).
         margin: the smallest difference that matters, in the metric's units; None: it was not declared.
         images: AP of the runs on resampled images.
-        refused: the study gets no verdict (runs are missing, or arms were pruned), only numbers.
+        held: what the runs share; those that differ in anything else are not compared.
+        refused: the study gets no verdict (runs are missing, not comparable, or pruned), only numbers.
     """
 
     level: float
     margin: float | None
     images: ImageLevel
+    held: HeldFixed
     refused: bool
 
     def compare(self, arm: ArmRuns, opponent: ArmRuns) -> Comparison:
-        """The numbers of arm - opponent, without a verdict."""
-        seeds = [seed for seed in arm.values.index if seed in opponent.values.index]
-        image = self.images.part(
-            [arm.run_ids[seed] for seed in seeds], [opponent.run_ids[seed] for seed in seeds]
-        )
+        """The numbers of arm - opponent, without a verdict.
+
+        There are none where the runs differ in anything that the study does not vary; the note says in what.
+        """
         names = (arm.arm, arm.setting, opponent.arm)
+        seeds = [seed for seed in arm.values.index if seed in opponent.values.index]
+        of_arm, of_opponent = ([side.run_ids[seed] for seed in seeds] for side in (arm, opponent))
+        run_ids = [*of_arm, *of_opponent]
+        if differences := self.held.not_comparable(run_ids):
+            nothing = pd.Series(dtype=float)
+            empty = compare(nothing, nothing, names=names, level=self.level, margin=self.margin)
+            texts = "; ".join(self.held.describe(difference, run_ids) for difference in differences)
+            return replace(empty, note=f"not compared: {texts}")
+        image = self.images.part(of_arm, of_opponent)
         return compare(
             arm.values, opponent.values, names=names, level=self.level, margin=self.margin, image=image
         )
@@ -74,7 +85,12 @@ class StudyTerms:
             baseline_diverged=opponent.diverged,
             refused=self.refused,
         )
-        return decide(comparison, context)
+        decided = decide(comparison, context)
+        notes = [decided.note] if decided.note else []
+        varied = self.held.varied([*arm.run_ids.values(), *opponent.run_ids.values()])
+        if varied and comparison.n_pairs and not self.refused:
+            notes.append(f"the arms differ in {', '.join(entry.name for entry in varied)} too")
+        return replace(decided, note="; ".join(notes))
 
 
 _COLUMNS = {

@@ -59,8 +59,11 @@ def headline(
         generator: for the splits of seeds.
 
     Returns:
-        None where one side has no valid run.
+        None where one side has no valid run, and where runs of the study cannot be compared: then a
+        choice by the means would be one between data sets, lengths of training, ...
     """
+    if terms.held.refusal:
+        return None
     focal = _eligible([arm for arm in arms if arm.loss != BASELINE_LOSS])
     bce = _eligible([arm for arm in arms if arm.loss == BASELINE_LOSS])
     if not focal or not bce:

@@ -53,10 +53,18 @@ def _tuning(headline: Headline | None) -> list[str]:
 
 
 def _not_held_fixed(view: StudyView) -> list[str]:
-    if not view.not_held:
-        return []
-    names = ", ".join(view.not_held)
-    return [f"Besides the loss these differ between runs: {names}. They may be the reason."]
+    held = view.held
+    lines = []
+    if held.refusal:
+        lines.append(f"Runs of this study cannot be compared: {held.refusal}.")
+    if varied := held.varied(held.runs):
+        names = ", ".join(difference.name for difference in varied)
+        lines.append(f"Besides the loss these differ between arms: {names}. They may be the reason.")
+    if held.unknown_data and not held.imported:
+        lines.append(
+            f"{held.unknown_data} of {len(held.runs)} runs do not record which data they were trained on."
+        )
+    return lines
 
 
 def _diverged(arms: Sequence[ArmRuns]) -> list[str]:

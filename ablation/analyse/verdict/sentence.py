@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ablation.analyse.statistics.paired import BETTER, EQUIVALENT, WORSE, Comparison
+from ablation.analyse.statistics.paired import BETTER, EQUIVALENT, INCONCLUSIVE, WORSE, Comparison
 from ablation.analyse.tables.settings import BASELINE_LOSS
 from ablation.analyse.verdict.findings import Findings
 from ablation.analyse.view import StudyView
@@ -26,6 +26,8 @@ def of_study(findings: Findings) -> str:
     optimism = headline.optimism.value
     if max(headline.arms) > 1 and math.isfinite(optimism) and comparison.verdict == BETTER:
         asides.append(f"the choice of the best is worth {optimism:+.3f} of it, so confirm it on fresh seeds")
+    if comparison.verdict != INCONCLUSIVE and (names := _varied_besides(findings, comparison)):
+        asides.append(f"the arms differ in {names} too")
     if view.partial:
         asides.append(view.partial.replace("INCOMPLETE", "incomplete").rstrip("."))
     return text + (f" ({'; '.join(asides)})" if asides else "")
@@ -57,6 +59,13 @@ def of_comparison(comparison: Comparison, opponent: str, metric: str, margin: fl
         more = f"; about {count:,} more {'seed' if count == 1 else 'seeds'} would tell"
     note = f" ({comparison.note})" if comparison.note else ""
     return f"not enough to tell, {pair}: {numbers}{more}{note}"
+
+
+def _varied_besides(findings: Findings, comparison: Comparison) -> str:
+    """What the two arms differ in besides the loss; an inconclusive comparison has it in its note."""
+    pair = [arm for arm in findings.arms if arm.arm in (comparison.arm, comparison.against)]
+    run_ids = [run_id for arm in pair for run_id in arm.run_ids.values()]
+    return ", ".join(difference.name for difference in findings.view.held.varied(run_ids))
 
 
 def difference_text(comparison: Comparison) -> str:

@@ -77,16 +77,17 @@ def judge(
 
     Args:
         view: of the study; its metric, level and declaration count.
-        partial: draw verdicts although runs are missing; never where arms were pruned.
+        partial: draw verdicts although runs are missing; never where arms were pruned, or where runs
+            differ in something that the study does not vary.
         generator: for the resamples of images and the splits of seeds; equal generators give equal results.
         margin: only where the study declared none; the text then says that it came afterwards.
         artifacts: the runs' stored detections; None: those of the view, if it has any.
     """
     declaration = declared_terms(view, margin)
-    refused = completeness.refusal(view.runs, view.metric, partial)
+    refused = view.held.refusal or completeness.refusal(view.runs, view.metric, partial)
     arms = _arms(view)
     images = _images(view, arms, view.artifacts if artifacts is None else artifacts, generator)
-    terms = StudyTerms(view.level, declaration.margin, images, refused=bool(refused))
+    terms = StudyTerms(view.level, declaration.margin, images, view.held, refused=bool(refused))
     comparisons = _against_baseline(view, arms, declaration, terms)
     decided = {(comparison.arm, comparison.against): comparison for comparison in comparisons}
     finalists = headline(arms, terms, decided, _tuned(view), generator)

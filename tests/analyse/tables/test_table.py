@@ -216,15 +216,6 @@ def test_curves_keep_the_last_value_of_an_epoch_and_drop_what_is_not_finite() ->
     assert table.curves(StudyRecord("s", []), METRIC).empty
 
 
-def test_what_is_not_held_fixed_is_named() -> None:
-    same = study([(bce(), 0.4), (focal(0.5, 1), 0.4)], [0, 1])
-    assert table.not_held_fixed(same) == []
-    other = run(
-        focal(0.5, 2), 0, 0.4, extra={"optim.lr": "0.02", "train.device": "cuda", "train.epochs": "20.0"}
-    )
-    assert table.not_held_fixed(dataclasses.replace(same, runs=[*same.runs, other])) == ["optim.lr"]
-
-
 def test_an_unknown_state_is_refused() -> None:
     with pytest.raises(ValueError, match="DONE"):
         run(bce(), 0, 0.4, state="DONE")

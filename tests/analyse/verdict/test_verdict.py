@@ -17,7 +17,7 @@ from ablation.analyse.statistics.power import power_of_difference, power_of_equi
 from ablation.analyse.verdict.verdict import StudyVerdict, judge, judged
 from ablation.analyse.view import study_view
 from ablation.commands.confirm.verdict import confirm_verdict
-from ablation.records import Declaration, StudyRecord
+from ablation.records import Declaration, RunRecord, StudyRecord
 from ablation.rng import generator
 
 MARGIN = Declaration("val/AP", 0.01, 0.95)
@@ -169,7 +169,7 @@ def test_the_headline_is_against_the_best_tuned_bce() -> None:
     assert "bce (gain=0.25)" in result.sentence and result.of(focal(0.5, 1)[0]).verdict == "better"  # type: ignore[union-attr]
     assert result.family == 2, "BCE's own arms are no part of the family"
     view = study_view(study(arms, range(2)))
-    assert view.baseline == "bce" and view.not_held == () and "the gain of its term" in view.held_text
+    assert view.baseline == "bce" and view.held.differences == () and "the gain of its term" in view.held_text
 
 
 def test_without_bce_or_with_nothing_else() -> None:
@@ -276,3 +276,57 @@ def test_confirmation_is_one_planned_comparison() -> None:
                             margin=0.01,
                            diverged=(1, 0), planned=4, generator=generator(0, "confirm"))  # fmt: skip
     assert lost.comparison.verdict == "inconclusive"
+
+
+def moved(record: StudyRecord, arm: str, seeds: set[int], **changes: Any) -> StudyRecord:
+    """The study with some runs on other data (fingerprint=...) or with other settings (params={...})."""
+
+    def change(item: RunRecord) -> RunRecord:
+        params = item.params | changes.get("params", {})
+        fingerprint = changes.get("fingerprint", item.fingerprint)
+        return dataclasses.replace(item, params=params, fingerprint=fingerprint)
+
+    chosen = [change(item) if item.arm == arm and item.seed in seeds else item for item in record.runs]
+    return dataclasses.replace(record, runs=chosen)
+
+
+@pytest.mark.parametrize("seeds", [{0, 1, 2, 3}, {3}])
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"fingerprint": "b" * 32}, ["2 data sets", "00000000", "bbbbbbbb", "study=NAME"]),
+        ({"params": {"train.epochs": "40"}}, ["train.epochs", "20", "40"]),
+        ({"params": {"train.size_px": "96"}}, []),
+    ],
+)
+def test_runs_whose_fixed_things_differ_are_never_compared(
+    seeds: set[int], changes: dict[str, Any], words: list[str]
+) -> None:
+    arms = [(bce(), 0.4), (focal(0.5, 1), 0.5), (focal(0.5, 2), 0.5)]
+    record = declared(study(arms, range(4)))
+    runs = [dataclasses.replace(item, params={"train.size_px": "64"} | item.params) for item in record.runs]
+    record = dataclasses.replace(record, runs=runs)
+    assert say(record).headline is not None
+    arm = focal(0.5, 1)[0]
+    result = say(moved(record, arm, seeds, **changes), partial=True)
+    changed, same = result.of(arm), result.of(focal(0.5, 2)[0])
+    assert changed is not None and changed.n_pairs == 0 and math.isnan(changed.difference)
+    assert math.isnan(changed.p_holm) and changed.verdict == "no verdict" and changed.note
+    assert same is not None and same.n_pairs == 4 and same.verdict == "no verdict"
+    assert result.headline is None and result.recommended is None and result.refused
+    assert all(word in result.sentence for word in words) and arm in result.sentence
+    assert any(result.refused in text for text in result.limitations)
+
+
+def test_arms_of_a_varied_setting_are_compared_and_the_sentence_names_it() -> None:
+    arms = [(f"{name}-lr={lr}", params, lr) for name, params in (bce(), focal(0.5, 1)) for lr in ("1", "2")]
+    values = {"bce-lr=1": 0.4, "bce-lr=2": 0.39, f"{focal(0.5, 1)[0]}-lr=1": 0.41}
+    records = [
+        run((arm, params), seed, values.get(arm, 0.5) + 0.001 * seed, extra={"optim.lr": lr})
+        for arm, params, lr in arms
+        for seed in range(4)
+    ]
+    result = say(declared(StudyRecord("s", records)))
+    assert result.headline is not None and result.headline.comparison.verdict == "better"
+    assert "optim.lr" in result.sentence and "optim.lr" in result.headline.comparison.note
+    assert any("optim.lr" in text for text in result.limitations)
