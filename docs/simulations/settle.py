@@ -145,7 +145,7 @@ def main() -> None:
             "one +1.5": (1.5, 1),
             "one +2": (2, 1),
         }.items():
-            print(f"  {name:24}", *("%7.1f" % v for v in row(n, *args, kind=kind)), flush=True)
+            print(f"  {name:24}", *(f"{v:7.1f}" for v in row(n, *args, kind=kind)), flush=True)
         for name, noise, scale in (
             ("normal", (normal, normal), (1, 1)),
             ("t3", (heavy, heavy), (1, 1)),
@@ -159,7 +159,8 @@ def main() -> None:
             e = row(n, 1, 1, noise, scale, kind, everyone=True)
             f = row(n, -1, 1, noise, scale, kind, everyone=True)
             print(
-                f"  {name:24} null wrong {a[1]:.1f}  edge+ eq {e[2]:.1f} edge- eq {f[2]:.1f} right {a[0]:.0f} {e[0]:.0f} {f[0]:.0f} runs {a[3]:.0f}",
+                f"  {name:24} null wrong {a[1]:.1f}  edge+ eq {e[2]:.1f} edge- eq {f[2]:.1f} "
+                f"right {a[0]:.0f} {e[0]:.0f} {f[0]:.0f} runs {a[3]:.0f}",
                 flush=True,
             )
 

@@ -39,7 +39,7 @@ def settings() -> dict[str, str]:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = typed(compose("train", [f"hydra.searchpath=['file://{ROOT}']"]))
     values = {name: str(value) for name, value in flat(plain(config)).items()}
-    of_the_study = ("arms", "seeds", "analysis.", "retry", "halving.")
+    of_the_study = ("arms", "seeds", "analysis.", "retry", "replace", "halving.")
     return {name: text for name, text in values.items() if not name.startswith((LOSS, *of_the_study))}
 
 
