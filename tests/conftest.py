@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import pytest
-from helpers.shared import VARIABLE, copy_of, made_once
+from helpers.shared import close_session, copy_of, made_once, open_session
 from helpers.studies import train_little
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -50,13 +48,13 @@ order of collection: with the long ones first, both workers end at about the sam
 def pytest_configure(config: pytest.Config) -> None:
     """The folder of what all workers share; they inherit the variable."""
     if not hasattr(config, "workerinput"):
-        os.environ[VARIABLE] = tempfile.mkdtemp(prefix="ablation-tests-")
+        open_session()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Remove it."""
     if not hasattr(config, "workerinput"):
-        shutil.rmtree(os.environ.pop(VARIABLE), ignore_errors=True)
+        close_session()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.command import TINY, ablation, error_line, run_folders
+from helpers.command import SMALL, ablation, error_line, run_folders
 
 from ablation.cli import run as command
 from ablation.commands.export import check_outputs, export
@@ -34,7 +34,7 @@ from ablation.training.trained_run import TrainedRun, find_run, load_run
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The working folder of one finished run, weights away from where they started."""
     folder = tmp_path_factory.mktemp("trained")
-    ablation(folder, "train", *TINY, "train.epochs=3", "optim=adamw", "optim.lr=0.01", "loss=quality_focal")
+    ablation(folder, "train", *SMALL, "train.epochs=3", "optim=adamw", "optim.lr=0.01", "loss=quality_focal")
     return folder
 
 

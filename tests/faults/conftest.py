@@ -7,29 +7,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.fault_trials import Forks, Reference, make_reference
-
-from ablation.tracking.store import Store
+from helpers.fault_trials import Forks, Reference, make_reference, read_reference
+from helpers.shared import made_once, put_store
 
 
 @pytest.fixture(scope="session")
 def forks() -> Forks:
-    """The server of processes; it ends with the tests."""
+    """The server of processes."""
     return Forks()
 
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store without runs, to be copied."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    Store.of(f"sqlite:///{path}", None).prepare()
-    return path
+    folder = tmp_path_factory.mktemp("store")
+    put_store(folder)
+    return folder / "mlflow.db"
 
 
 @pytest.fixture(scope="session")
-def reference(forks: Forks, empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Reference:
+def reference(forks: Forks, empty_store: Path) -> Reference:
     """The undisturbed run."""
-    return make_reference(forks, tmp_path_factory.mktemp("reference"), empty_store)
+    return read_reference(made_once("reference", lambda place: make_reference(forks, place, empty_store)))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> Iterator[None]:

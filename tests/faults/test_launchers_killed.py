@@ -27,6 +27,7 @@ from helpers.fault_trials import (
     random,
     with_store,
 )
+from helpers.process_server import start
 
 from ablation.tracking.run_folder import RunFolder
 
@@ -50,7 +51,8 @@ class Launcher:
         self.folder, self._log = folder, folder.parent / f"{folder.name}-{time.monotonic_ns()}.log"
         self._process: Any
         if forked:
-            self._process, self._log = forks.start(folder, STUDY), folder.parent / f"{folder.name}.log"
+            log = str(self._log)
+            self._process = start("helpers.process_server:command", STUDY, folder=folder, out=log, err=log)
         else:
             with self._log.open("wb") as log:
                 self._process = subprocess.Popen(

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers.fault_trials import Forks, Row, ended, fault_child, random
+from helpers.fault_trials import Forks, Row, ended, random
 
 from ablation.tracking.store import Store
 from ablation.tracking.study_record import study_names
@@ -29,7 +29,7 @@ def test_a_new_store_opened_by_8_processes(
         with row.trial(str(number)):
             folder = tmp_path / str(number)
             folder.mkdir()
-            opening = [forks.call(fault_child.new_store, str(folder), "shared") for _ in range(8)]
+            opening = [forks.call("new_store", "shared", folder=folder) for _ in range(8)]
             assert [ended(process) for process in opening] == [0] * len(opening)
             assert study_names(Store.of(f"sqlite:///{folder}/mlflow.db", None)) == ["shared"]
             assert [path.name for path in folder.iterdir()] == ["mlflow.db"]
@@ -45,17 +45,17 @@ def test_kill_9_while_a_new_store_is_made(
     whole = tmp_path / "whole"
     whole.mkdir()
     started = time.monotonic()
-    assert ended(forks.call(fault_child.new_store, str(whole), "s")) == 0
+    assert ended(forks.call("new_store", "s", folder=whole)) == 0
     seconds = time.monotonic() - started
     for number, moment in enumerate(generator.uniform(0, seconds, trials)):
         with row.trial(f"after {moment:.3f} of {seconds:.3f} s"):
             folder = tmp_path / str(number)
             folder.mkdir()
-            process = forks.call(fault_child.new_store, str(folder), "first")
+            process = forks.call("new_store", "first", folder=folder)
             time.sleep(moment)
             process.kill()
             ended(process)
-            assert ended(forks.call(fault_child.new_store, str(folder), "second")) == 0
+            assert ended(forks.call("new_store", "second", folder=folder)) == 0
             found = study_names(Store.of(f"sqlite:///{folder}/mlflow.db", None))
             assert found in (["second"], ["first", "second"])
     row.end(trials)

@@ -188,16 +188,10 @@ def _change_training(fault: Fault) -> None:
         train.Run.loss = broken  # type: ignore[method-assign]
 
 
-def command(folder: str, arguments: list[str], fault: Fault, log: str) -> None:
-    """Run `ablation ARGUMENTS` in `folder`; what it prints goes to `log`. Ends the process."""
+def command(arguments: list[str], fault_fields: dict[str, Any]) -> None:
+    """Run `ablation ARGUMENTS` in the working folder. Ends the process."""
+    fault = Fault(**fault_fields)
     os.setsid()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run where it is ignored
-    os.chdir(folder)
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-        os.dup2(descriptor, stream.fileno())
-    os.close(descriptor)
     import torch
 
     torch.set_num_threads(1)
@@ -216,10 +210,10 @@ def command(folder: str, arguments: list[str], fault: Fault, log: str) -> None:
             Path(fault.record).write_text(json.dumps(places.labels))
 
 
-def new_store(folder: str, study: str) -> None:
-    """Open the store of `folder` as a run does, and use it."""
+def new_store(study: str) -> None:
+    """Open the store of the working folder as a run does, and use it."""
     from ablation.tracking.store import Store
 
-    store = Store.of(f"sqlite:///{folder}/mlflow.db", None)
+    store = Store.of(f"sqlite:///{Path.cwd()}/mlflow.db", None)
     store.prepare()
     store.experiment(study)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
+import os
 import re
 import shutil
 import sqlite3
@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from ablation.training.checkpoint import checkpoints
-from helpers import fault_child
 from helpers.fault_child import Fault
+from helpers.process_server import Started, start
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 EPOCHS = 4
@@ -80,37 +80,16 @@ class Trial:
 
 
 class Forks:
-    """Starts processes from a server that has torch and mlflow loaded already."""
+    """Starts processes from the session's server, which has torch and mlflow loaded already."""
 
-    def __init__(self) -> None:
-        self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(
-            [
-                "helpers.fault_child",
-                "ablation.cli",
-                "ablation.study.app",
-                "ablation.training.run",
-                "ablation.tracking.store",
-                "ablation.study.sweeper",
-                "torch._inductor",
-                "mlflow.store.tracking.sqlalchemy_store",
-            ]
-        )
-
-    def start(self, folder: Path, arguments: list[str], fault: Fault | None = None) -> Any:
+    def start(self, folder: Path, arguments: list[str], fault: Fault | None = None) -> Started:
         """Start `ablation ARGUMENTS` in `folder`; its output is appended to `output.log` beside it."""
         log = str(folder.parent / f"{folder.name}.log")
-        process = self.context.Process(
-            target=fault_child.command, args=(str(folder), arguments, fault or Fault(at=0), log)
-        )
-        process.start()
-        return process
+        return self.call("command", arguments, vars(fault or Fault(at=0)), folder=folder, log=log)
 
-    def call(self, target: Any, *arguments: Any) -> Any:
+    def call(self, function: str, *arguments: Any, folder: Path, log: str = os.devnull) -> Started:
         """Start a function of fault_child."""
-        process = self.context.Process(target=target, args=arguments)
-        process.start()
-        return process
+        return start(f"helpers.fault_child:{function}", *arguments, folder=folder, out=log, err=log)
 
     def run(self, folder: Path, arguments: list[str], fault: Fault | None = None) -> tuple[int, str]:
         """Run to the end; (exit code, what it printed)."""
@@ -235,7 +214,7 @@ class Reference:
         return [line["time_ms"] for line in lines(runs[0])] if len(runs) == 1 else []
 
 
-def make_reference(forks: Forks, folder: Path, store: Path) -> Reference:
+def make_reference(forks: Forks, folder: Path, store: Path) -> None:
     """Two undisturbed runs: one keeps every checkpoint, the other lists the places."""
     import time
 
@@ -247,14 +226,23 @@ def make_reference(forks: Forks, folder: Path, store: Path) -> Reference:
     started = time.monotonic()
     code, text = forks.run(listed, ["train", *RUN], Fault(record=str(folder / "places.json")))
     assert code == 0, text
-    seconds = time.monotonic() - started
+    (folder / "seconds").write_text(str(time.monotonic() - started))
+    assert numbers(the_run(kept)) == numbers(the_run(listed)), (
+        "two undisturbed runs differ: nothing could be told"
+    )
+
+
+def read_reference(folder: Path) -> Reference:
+    """What make_reference left."""
+    kept = folder / "kept"
     run = the_run(kept)
     states = {epoch_of(path): load_whole(path) for path in checkpoints(run)}
     assert sorted(states) == list(range(1, EPOCHS + 1))
-    assert numbers(run) == numbers(the_run(listed)), "two undisturbed runs differ: nothing could be told"
     places = json.loads((folder / "places.json").read_text())
     weights = bits(torch.load(run / "weights.pt", weights_only=True))
-    return Reference(kept, run, states, places, seconds, numbers(run), weights)
+    return Reference(
+        kept, run, states, places, float((folder / "seconds").read_text()), numbers(run), weights
+    )
 
 
 def with_store(folder: Path, store: Path) -> Path:

@@ -8,7 +8,7 @@ that is not what the files hold.
 from __future__ import annotations
 
 import importlib.util
-import multiprocessing
+import json
 import re
 import resource
 import shutil
@@ -22,22 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from helpers.mutations import Damage
+from helpers.process_server import start
 
 MEMORY = 2**30
 """Bytes that a process which reads may have in all."""
 LIMIT_S = 10
 """Seconds for one mutation; the process is ended after that."""
-PRELOADED = [
-    "ablation.cli",
-    "ablation.commands.imports.import_runs",
-    "ablation.study.app",
-    "ablation.study.sweeper",
-    "ablation.tracking.store",
-    "ablation.training.run",
-    "torch._inductor",
-    "mlflow.store.tracking.sqlalchemy_store",
-]
-"""What the server of processes imports once. Modules of the tests are not on its path."""
 
 
 @dataclass(frozen=True)
@@ -94,42 +84,24 @@ def fuzz(file: Path, attribute: str, reader: Reader, mutations: int, folder: Pat
     """
     cases: list[str | int] = [*reader.special, *sorted({*reader.kept, *range(mutations)})]
     result, started, done = Result(reader.name), time.monotonic(), 0
-    context = fork_server()
+    log, answers = str(folder / "log"), folder / "answers"
     while done < len(cases):
-        ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(
-            target=_child, args=(theirs, str(file), attribute, str(folder), cases[done:])
-        )
-        process.start()
-        theirs.close()
-        while (answer := _received(ours)) is not None:
-            kind, detail, peak_mb = answer
+        answers.write_text("")
+        arguments = (str(answers), str(file), attribute, str(folder), cases[done:])
+        process = start("helpers.fuzz:read_damaged", *arguments, folder=folder, out=log, err=log)
+        process.join()
+        for line in answers.read_text().splitlines():
+            kind, detail, peak_mb = json.loads(line)
             result.peak_mb = max(result.peak_mb, peak_mb)
             _count(result, cases[done], kind, detail)
             done += 1
-        process.join()
-        ours.close()
         if done < len(cases):
             hang = process.exitcode == -signal.SIGALRM
-            detail = f"longer than {LIMIT_S} s" if hang else f"the process ended with {process.exitcode}"
-            _count(result, cases[done], "hang" if hang else "unclean", detail)
+            ended = f"the process ended with {process.exitcode}: {Path(log).read_text()[-2000:]}"
+            _count(result, cases[done], "hang" if hang else "unclean", ended)
             done += 1
     result.seconds = time.monotonic() - started
     return result
-
-
-def fork_server() -> Any:
-    """The context whose server has everything imported; one for each process of the tests."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-    return context
-
-
-def _received(pipe: Any) -> tuple[str, str, int] | None:
-    try:
-        return pipe.recv()
-    except EOFError:
-        return None
 
 
 def _count(result: Result, case: str | int, kind: str, detail: str) -> None:
@@ -141,7 +113,8 @@ def _count(result: Result, case: str | int, kind: str, detail: str) -> None:
 # in the process that reads
 
 
-def _child(pipe: Any, file: str, attribute: str, folder: str, cases: Iterable[str | int]) -> None:
+def read_damaged(answers: str, file: str, attribute: str, folder: str, cases: Iterable[str | int]) -> None:
+    """Try the cases one by one; a line of `answers` for each says how it went."""
     reader: Reader = getattr(_module(Path(file)), attribute)
     seed = Path(folder) / "undamaged"
     if not seed.exists():
@@ -162,7 +135,9 @@ def _child(pipe: Any, file: str, attribute: str, folder: str, cases: Iterable[st
             kind, detail = "unclean", "while damaging or comparing: " + traceback.format_exc(limit=-4)
         signal.alarm(0)
         shutil.rmtree(place, ignore_errors=True)
-        pipe.send((kind, detail[:3000], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10))
+        peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+        with Path(answers).open("a") as lines:
+            lines.write(json.dumps([kind, detail[:3000], peak_mb]) + "\n")
 
 
 def _outcome(reader: Reader, place: Path, undamaged: Any) -> tuple[str, str]:

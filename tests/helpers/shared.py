@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -20,6 +21,27 @@ if TYPE_CHECKING:
 
 VARIABLE = "ABLATION_TESTS_SHARED"
 """Names the session's folder; tests/conftest.py sets it before the workers start."""
+
+
+def open_session() -> None:
+    """Make the session's folder, which this process owns."""
+    root = Path(tempfile.mkdtemp(prefix="ablation-tests-"))
+    (root / "owner").write_text(str(os.getpid()))
+    os.environ[VARIABLE] = str(root)
+
+
+def close_session() -> None:
+    """Remove it."""
+    shutil.rmtree(os.environ.pop(VARIABLE), ignore_errors=True)
+
+
+def session_alive() -> bool:
+    """Whether the folder is there and its owner lives."""
+    try:
+        os.kill(int((Path(os.environ[VARIABLE]) / "owner").read_text()), 0)
+    except OSError:
+        return False
+    return True
 
 
 def made_once(name: str, make: Callable[[Path], None]) -> Path:

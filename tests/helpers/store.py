@@ -12,9 +12,9 @@ def store_in(folder: Path) -> Store:
     return Store.of(f"sqlite:///{folder / 'mlflow.db'}", None)
 
 
-def open_store_with_experiment(folder: Path, experiment: str) -> None:
+def open_store_with_experiment(folder: str, experiment: str) -> None:
     """What a process does that logs into `folder`: open the store, or create it, and the experiment."""
-    store = store_in(folder)
+    store = store_in(Path(folder))
     store.prepare()
     store.experiment(experiment)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 from pathlib import Path
 
 import pytest
-from helpers.store import open_store_with_experiment, run_folder, store_in
+from helpers.process_server import start
+from helpers.store import run_folder, store_in
 
 from ablation.errors import StoreError, UsageError
 from ablation.records import Plan, PlannedRun
@@ -71,13 +71,9 @@ def test_an_edited_configuration_supersedes_the_old_run(tmp_path: Path) -> None:
 
 
 def test_eight_processes_open_a_new_store_at_once(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("forkserver")  # imported once, so that they really meet
-    context.set_forkserver_preload(["helpers.store", "mlflow.store.tracking.sqlalchemy_store"])
-    children = [
-        context.Process(target=open_store_with_experiment, args=(tmp_path, "shared")) for _ in range(8)
-    ]
-    for child in children:
-        child.start()
+    call = "helpers.store:open_store_with_experiment"  # everything is imported, so that they really meet
+    out = str(tmp_path.with_suffix(".log"))
+    children = [start(call, str(tmp_path), "shared", folder=tmp_path, out=out, err=out) for _ in range(8)]
     for child in children:
         child.join(120)
         assert child.exitcode == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.command import TINY, ablation, metrics, notes, run_folders
+from helpers.command import SMALL, ablation, metrics, notes, run_folders
 
 from ablation.tracking.store import Store
 from ablation.tracking.study_record import load_study
@@ -20,7 +20,7 @@ from ablation.training.evaluate import coco_metrics
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One finished run of four epochs, with everything random switched on."""
     folder = tmp_path_factory.mktemp("reference")
-    ablation(folder, "train", *TINY, "augment=yolov4", "train.epochs=4", "loss=focal")
+    ablation(folder, "train", *SMALL, "augment=yolov4", "train.epochs=4", "loss=focal")
     return folder
 
 
@@ -52,7 +52,7 @@ def test_a_run_leaves_everything_it_should(reference: Path) -> None:
 def test_the_same_seed_gives_the_same_numbers_with_any_number_of_workers(
     reference: Path, tmp_path: Path
 ) -> None:
-    ablation(tmp_path, "train", *TINY, "augment=yolov4", "train.epochs=4", "loss=focal", "train.workers=2")
+    ablation(tmp_path, "train", *SMALL, "augment=yolov4", "train.epochs=4", "loss=focal", "train.workers=2")
     (first,), (second,) = run_folders(reference), run_folders(tmp_path)
     assert first.name == second.name  # one key: workers are no part of it
     assert metrics(first) == metrics(second)
@@ -62,7 +62,7 @@ def test_the_same_seed_gives_the_same_numbers_with_any_number_of_workers(
 def test_a_focal_arm_that_is_bce_trains_to_the_same_weights(tmp_path: Path) -> None:
     """The whole way from the YAML to the last epoch: nothing but the loss tells two arms apart."""
     for number, loss in enumerate((["loss=bce"], ["loss=focal", "loss.alpha=null", "loss.gamma=0"])):
-        ablation(tmp_path, "train", *TINY, *loss, "augment=yolov4", "tracking=none", f"study=s{number}")
+        ablation(tmp_path, "train", *SMALL, *loss, "augment=yolov4", "tracking=none", f"study=s{number}")
     bce, focal = run_folders(tmp_path)
     assert (bce.parent.name, focal.parent.name) == ("bce", "focal-gamma=0")
     assert bce.name != focal.name  # two keys: they are two configurations
@@ -73,8 +73,8 @@ def test_a_focal_arm_that_is_bce_trains_to_the_same_weights(tmp_path: Path) -> N
 def test_measuring_the_gain_leaves_no_trace_in_the_network(tmp_path: Path) -> None:
     """BCE matched to BCE has gain 1, and trains to the weights of BCE that was never measured."""
     for criterion in ("positives", "matched"):
-        ablation(tmp_path, "train", *TINY, f"criterion={criterion}", f"study={criterion}", "tracking=none")
-    ablation(tmp_path, "train", *TINY, "criterion=matched", "loss=focal", "study=x", "tracking=none")
+        ablation(tmp_path, "train", *SMALL, f"criterion={criterion}", f"study={criterion}", "tracking=none")
+    ablation(tmp_path, "train", *SMALL, "criterion=matched", "loss=focal", "study=x", "tracking=none")
     matched, plain, focal = run_folders(tmp_path)
     assert notes(matched)["confidence_gain"] == notes(plain)["confidence_gain"] == 1.0
     assert notes(focal)["confidence_gain"] not in (0.0, 1.0)
@@ -83,7 +83,7 @@ def test_measuring_the_gain_leaves_no_trace_in_the_network(tmp_path: Path) -> No
 
 
 def test_a_stopped_and_resumed_run_ends_identical(reference: Path, tmp_path: Path) -> None:
-    command = ["train", *TINY, "augment=yolov4", "train.epochs=4", "loss=focal"]
+    command = ["train", *SMALL, "augment=yolov4", "train.epochs=4", "loss=focal"]
     for epochs in (1, 3):
         ablation(tmp_path, *command, f"train.stop_after={epochs}")
         (run,) = run_folders(tmp_path)
@@ -101,7 +101,7 @@ def test_a_stopped_and_resumed_run_ends_identical(reference: Path, tmp_path: Pat
 
 
 def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_used(reference: Path, tmp_path: Path) -> None:
-    command = ["train", *TINY, "augment=yolov4", "train.epochs=4", "loss=focal"]
+    command = ["train", *SMALL, "augment=yolov4", "train.epochs=4", "loss=focal"]
     ablation(tmp_path, *command, "train.stop_after=3")
     (run,) = run_folders(tmp_path)
     newest = checkpoint.checkpoints(run)[0]
@@ -120,7 +120,7 @@ def test_finished_runs_are_not_trained_again(reference: Path, tmp_path: Path) ->
     folder = tmp_path / "copy"
     (run,) = run_folders(folder)
     before = (run / "metrics.jsonl").read_bytes()
-    ablation(folder, "train", *TINY, "augment=yolov4", "train.epochs=4", "loss=focal", "loss.gamma=2.00")
+    ablation(folder, "train", *SMALL, "augment=yolov4", "train.epochs=4", "loss=focal", "loss.gamma=2.00")
     assert (run / "metrics.jsonl").read_bytes() == before
     assert len(run_folders(folder)) == 1
 
@@ -128,7 +128,13 @@ def test_finished_runs_are_not_trained_again(reference: Path, tmp_path: Path) ->
 def test_a_divergence_is_noticed_at_once_and_recorded(tmp_path: Path) -> None:
     """A learning rate of 1e30 makes the second step's loss non-finite."""
     result = ablation(
-        tmp_path, "train", *TINY, "optim.lr=1e30", "optim.warmup_epochs=0", "optim.clip_norm=null", check=None
+        tmp_path,
+        "train",
+        *SMALL,
+        "optim.lr=1e30",
+        "optim.warmup_epochs=0",
+        "optim.clip_norm=null",
+        check=None,
     )
     (run,) = run_folders(tmp_path)
     state = json.loads((run / "state.json").read_text())

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.command import TINY, ablation, metrics, run_folders
+from helpers.command import SMALL, ablation, metrics, run_folders
 
 from ablation.data.loader import ValBatch
 from ablation.losses.asl import ASL
@@ -285,7 +285,7 @@ TWINS = [
 def twins(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One configuration with and without diagnostics: bf16, several sizes, two epochs between evaluations."""
     folder = tmp_path_factory.mktemp("twins")
-    common = [*TINY, *TWINS]
+    common = [*SMALL, *TWINS]
     ablation(folder, "train", *common, "study=with")
     ablation(folder, "train", *common, "study=without", "train.diagnostics=false")
     return folder
@@ -317,7 +317,7 @@ def test_a_run_leaves_its_diagnostics(twins: Path) -> None:
 
 
 def test_a_resumed_run_has_the_diagnostics_of_an_undisturbed_one(twins: Path, tmp_path: Path) -> None:
-    command = ["train", *TINY, *TWINS, "study=with"]
+    command = ["train", *SMALL, *TWINS, "study=with"]
     # Epoch 2 is evaluated, but the checkpoint is of epoch 1: its record is written twice.
     ablation(tmp_path, *command, "train.stop_after=3")
     (run,) = run_folders(tmp_path)
@@ -331,7 +331,7 @@ def test_a_resumed_run_has_the_diagnostics_of_an_undisturbed_one(twins: Path, tm
 
 def test_a_run_that_diverges_writes_no_final_diagnostics(tmp_path: Path) -> None:
     explosive = ["optim.lr=1e30", "optim.warmup_epochs=0", "optim.clip_norm=null"]
-    ablation(tmp_path, "train", *TINY, *explosive, "tracking=none", check=None)
+    ablation(tmp_path, "train", *SMALL, *explosive, "tracking=none", check=None)
     (run,) = run_folders(tmp_path)
     assert json.loads((run / "state.json").read_text())["state"] == "DIVERGED"
     assert {path.name for path in (run / "diagnostics").iterdir()} == {"gradients.json"}
