@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ablation import __version__
 from ablation.commands.arguments import STORE, Arguments
-from ablation.errors import AblationError, UsageError, one_line
+from ablation.errors import AblationError, UsageError, one_line, redact
+from ablation.tracking.credentials import clean_argument
 
 USAGE = """\
 ablation: should focal loss replace BCE on YOLOv4's confidence term, for your data?
@@ -50,7 +51,7 @@ def main() -> None:
         sys.exit(run(arguments))
     except AblationError as error:
         if show:
-            traceback.print_exc()
+            print(redact(traceback.format_exc()), file=sys.stderr, end="")
         print(f"ablation: {one_line(error, 2000)}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
@@ -58,7 +59,7 @@ def main() -> None:
         sys.exit(130)
     except Exception as error:
         if show:
-            raise
+            print(redact(traceback.format_exc()), file=sys.stderr, end="")
         text = one_line(f"{type(error).__name__}: {error}")
         print(f"ablation: unexpected {text} (--traceback shows where)", file=sys.stderr)
         sys.exit(1)
@@ -72,6 +73,7 @@ def run(arguments: list[str]) -> int:
     if arguments[0] == "--version":
         print(__version__)
         return 0
+    arguments = [clean_argument(argument) for argument in arguments]
     command, rest = arguments[0], arguments[1:]
     if command not in COMMANDS:
         raise UsageError(f"{command}: no such command; there are: {', '.join(COMMANDS)}")

@@ -1,5 +1,10 @@
 """Errors that a person reads: one line that says what was found and what would be right."""
 
+import logging
+import re
+from typing import Any
+from urllib.parse import quote
+
 
 class AblationError(Exception):
     """Something failed that the user can understand and fix. Printed as one line, without a traceback.
@@ -41,7 +46,39 @@ def require(valid: bool, key: str, value: object, must_be: str) -> None:
         raise ValueError(f"{key}: found {value!r}, must be {must_be}")
 
 
+_secrets: set[str] = set()
+_USERINFO = re.compile(r"(?<=://)[^\s/@'\"]+@")
+_create_record = logging.getLogRecordFactory()
+
+
+def hide(secret: str) -> None:
+    """Let `redact`, and with it every message of this process, show this text as ***."""
+    if len(secret) >= 4:  # shorter ones would make holes in ordinary words
+        _secrets.update({secret, quote(secret, safe="")})
+        logging.setLogRecordFactory(_redacted_record)
+
+
+def redact(text: str) -> str:
+    """The text without passwords: those that `hide` was told, and what stands before the @ of an address."""
+    for secret in sorted(_secrets, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return without_userinfo(text)
+
+
+def without_userinfo(text: str) -> str:
+    """The text without what stands before the @ of an address."""
+    return _USERINFO.sub("", text)
+
+
+def _redacted_record(*values: Any, **settings: Any) -> logging.LogRecord:
+    record = _create_record(*values, **settings)
+    message = record.getMessage()
+    if redact(message) != message:
+        record.msg, record.args = redact(message), None
+    return record
+
+
 def one_line(text: object, limit: int = 600) -> str:
-    """Collapse any message to a single line of at most `limit` characters."""
-    line = " ".join(str(text).split())
+    """Collapse any message to a single line of at most `limit` characters, without passwords."""
+    line = redact(" ".join(str(text).split()))
     return line if len(line) <= limit else line[: limit - 3] + "..."

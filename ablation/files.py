@@ -162,6 +162,21 @@ def exclusive_lock(path: Path, wait: bool = False) -> Iterator[bool]:
         yield True
 
 
+@contextlib.contextmanager
+def locked_folder(path: Path) -> Iterator[None]:
+    """Hold an advisory lock on a folder, for which no file has to be left behind; waits until it is free.
+
+    On a file system that cannot lock folders (some of NFS) nothing is locked.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 _ATTEMPTS = 6
 """Someone who only looks (`is_locked`) holds the lock for microseconds; that is no reason to give up."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,7 +41,7 @@ class RunRecord:
         params: the flattened typed configuration as text: 'loss.name': 'focal', 'loss.alpha': 'None'.
         metrics: the last value of each metric: 'val/AP', 'val/AP_class/RBC', 'time/images_per_s'.
         history: columns epoch (int), metric (str), value (float), one row per logged point.
-        folder: the run's own folder.
+        folder: the run's own folder, as it can be opened now; "" where it cannot be found.
         fingerprint: of its data set, the first 32 hexadecimal digits; '' where the store does not have it.
         reason: one line, why it failed or diverged; else empty.
     """
@@ -78,6 +79,26 @@ class PlannedRun:
     command: str
     params: dict[str, str] = field(default_factory=dict)
 
+    @classmethod
+    def read(cls, row: dict[str, Any]) -> PlannedRun:
+        """From a row of plan.json.
+
+        Raises:
+            TypeError: it is not a planned run.
+        """
+        run = cls(**row)
+        for name, kind in {"arm": str, "seed": int, "key": str, "command": str, "params": dict}.items():
+            _typed(getattr(run, name), kind, name)
+        for name, value in run.params.items():
+            _typed(value, str, name)
+        return run
+
+
+def _typed(value: Any, kind: type | tuple[type, ...], name: str) -> Any:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise TypeError(f"{name} is {value!r:.60}")
+    return value
+
 
 NOT_IDENTITY: dict[str, Any] = {"identity": False}
 """Metadata of a setting that is no part of a run's key: it changes no result, or the fingerprint has it."""
@@ -113,9 +134,23 @@ class Declaration:
 
     @classmethod
     def read(cls, row: dict[str, Any]) -> Declaration:
-        """From a row of plan.json, where the family is a list."""
+        """From a row of plan.json, where the family is a list.
+
+        Raises:
+            TypeError, ValueError: it is not a declaration.
+        """
         family = row.get("family")
-        return cls(**{**row, "family": None if family is None else tuple(family)})
+        names = None if family is None else tuple(_typed(name, str, "family") for name in family)
+        declaration = cls(**{**row, "family": names})
+        _typed(declaration.metric, str, "metric")
+        numbers = {"margin": declaration.margin, "level": declaration.level}
+        for name, value in numbers.items():
+            _typed(value, (int, float), name)
+        if not (0 < declaration.margin < math.inf and 0 < declaration.level < 1):
+            raise ValueError("margin must be above 0 and level in (0, 1)")
+        for name in ("time_ms", "runs_done"):
+            _typed(getattr(declaration, name), int, name)
+        return declaration
 
 
 @dataclass(frozen=True)
@@ -173,25 +208,13 @@ class Plan:
             KeyError, TypeError, ValueError, AttributeError: it is not a plan.
         """
         data = content.get("data")
-        plan = cls(
-            [PlannedRun(**row) for row in content["runs"]],
+        return cls(
+            [PlannedRun.read(row) for row in content["runs"]],
             [Declaration.read(row) for row in content.get("declared", [])],
-            content.get("description", ""),
+            _typed(content.get("description", ""), str, "description"),
             None if data is None else StudyData(**data),
-            list(content.get("left_out", [])),
+            [_typed(key, str, "left_out") for key in content.get("left_out", [])],
         )
-        for run in plan.runs:
-            _check_types(run, {"arm": str, "seed": int, "key": str, "command": str, "params": dict})
-        for entry in plan.declared:
-            _check_types(entry, {"metric": str, "margin": (int, float), "level": (int, float)})
-        return plan
-
-
-def _check_types(row: object, types: dict[str, Any]) -> None:
-    for name, kind in types.items():
-        value = getattr(row, name)
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise TypeError(f"{name} is {type(value).__name__}")
 
 
 def declaration_that_counts(declared: Sequence[Declaration]) -> Declaration | None:
@@ -211,6 +234,8 @@ class StudyRecord:
 
     Attributes:
         declared: oldest first. The first is the one that counts; later ones are shown as changes.
+        missing: a line for everything that the store names and that is nowhere to be found, such as the
+            plan or the files of a run. No verdict may rest on it.
     """
 
     name: str
@@ -218,3 +243,4 @@ class StudyRecord:
     planned: list[PlannedRun] = field(default_factory=list)
     description: str = ""
     declared: tuple[Declaration, ...] = ()
+    missing: tuple[str, ...] = ()

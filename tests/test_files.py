@@ -12,6 +12,7 @@ from helpers.store import store_in
 
 from ablation.files import metric_name, safe_name
 from ablation.tracking.run_folder import RunFolder
+from ablation.tracking.study_folder import study_name
 
 
 @pytest.mark.parametrize("name", EVIL, ids=lambda name: repr(name[:12]))
@@ -19,9 +20,16 @@ def test_a_name_is_one_plain_component_of_a_path(name: str, tmp_path: Path) -> N
     safe = safe_name(name)
     assert re.fullmatch(r"[A-Za-z0-9_=][A-Za-z0-9._=-]*", safe) and len(safe) <= 120
     path = RunFolder.of(tmp_path, name, name, 3, "0123456789abcdef").path
-    assert path.resolve() == path and path.relative_to(tmp_path).parts == (safe, safe, "seed3-01234567")
+    study = study_name(name)
+    assert re.fullmatch(r"[A-Za-z0-9_=][A-Za-z0-9._=-]*", study) and len(study) <= 120
+    assert path.resolve() == path and path.relative_to(tmp_path).parts == (study, safe, "seed3-01234567")
     path.mkdir(parents=True)
-    assert [entry.name for entry in tmp_path.iterdir()] == [safe]
+    assert [entry.name for entry in tmp_path.iterdir()] == [study]
+
+
+def test_studies_of_any_two_names_have_two_folders() -> None:
+    names = [*EVIL, "größe 1", "grüße 1", "gr e 1", "gr-e-1", "x" * 5001]
+    assert len({study_name(name) for name in names}) == len(names)
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ from ablation.analyse.report.formats import escape_markdown
 from ablation.analyse.report.report import ReportFiles, write_report
 from ablation.analyse.report.settings import ReportSettings
 from ablation.commands.arguments import STORE, Arguments
-from ablation.files import safe_name
 from ablation.records import StudyRecord, metric_and_level
 from ablation.tracking.experiment import publish_files, save_chart_view, set_experiment
 from ablation.tracking.store import Store
+from ablation.tracking.study_folder import study_folder
 from ablation.tracking.study_record import fetch_artifact, load_study
 
 _DEFAULTS = {"study": None, "metric": "", "partial": "false", "out": "runs", **STORE}
@@ -25,7 +25,7 @@ def run(arguments: list[str]) -> int:
     args = Arguments.parse("report", arguments, _DEFAULTS)
     name, out, partial = args.text("study"), args.path("out"), args.flag("partial")
     store = args.store()
-    study = load_study(store, name)
+    study = load_study(store, name, out)
     declared_metric, level = metric_and_level(study.declared)
     ui = store.uri if store.uri.startswith("http") else "http://127.0.0.1:5000"
     experiment = store.experiment(name)
@@ -37,7 +37,7 @@ def run(arguments: list[str]) -> int:
         link=lambda run_id: f"{ui}/#/experiments/{experiment}/runs/{run_id}",
     )
     artifacts = RunArtifacts(study, lambda run_id, path: fetch_artifact(store, run_id, path))
-    written = write_report(study, out / safe_name(name) / "report", settings, artifacts)
+    written = write_report(study, study_folder(out, name) / "report", settings, artifacts)
     charts = _show_in_mlflow(store, study, written, settings.metric)
     print(f"{written.text}\n\n{written.headline}\n")
     print(f"report: {written.page}  (one file to send; figures and tables lie beside it)")

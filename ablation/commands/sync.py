@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from ablation.errors import UsageError
-from ablation.study.plan_file import read_plan
 from ablation.tracking.experiment import publish_plan
 from ablation.tracking.mirror import Mirror
 from ablation.tracking.run_folder import RunFolder
 from ablation.tracking.store import Store
+from ablation.tracking.study_folder import read_plan
 
 
 def replay(out: Path, store: Store) -> int:

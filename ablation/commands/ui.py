@@ -22,8 +22,7 @@ def run(arguments: list[str]) -> int:
     args = Arguments.parse("ui", arguments, {"port": "5000", "host": "127.0.0.1", **STORE})
     host, port, store = args.text("host"), args.text("port"), args.store()
     store.prepare()
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store.uri]
-    command += ["--host", host, "--port", port]
+    command = [sys.executable, "-m", "mlflow", "ui", "--host", host, "--port", port]
     if store.artifacts:
         command += ["--default-artifact-root", store.artifacts]
     if not is_loopback(host):
@@ -32,7 +31,8 @@ def run(arguments: list[str]) -> int:
         )
         print(f"ablation: host={host}: {warning}", file=sys.stderr, flush=True)
     print(f"MLflow on http://{host}:{port} (Ctrl-C ends it)", flush=True)
-    return serve(command, os.environ | _QUIET)
+    # In the environment: a command line, which may hold a database's password, is open to every user.
+    return serve(command, os.environ | _QUIET | {"MLFLOW_BACKEND_STORE_URI": store.private_uri})
 
 
 def is_loopback(host: str) -> bool:

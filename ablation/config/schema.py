@@ -22,6 +22,7 @@ from ablation.model.base import DetectorConfig
 from ablation.objective.assigner import AssignerConfig
 from ablation.objective.criterion import CriterionConfig
 from ablation.records import NOT_IDENTITY
+from ablation.tracking.credentials import without_credentials
 
 OPEN_GROUPS: dict[str, type] = {"data": DataSource, "model": DetectorConfig, "loss": ConfidenceLoss}
 
@@ -188,6 +189,8 @@ class TrackingConfig:
     artifacts: str | None = None
 
     def __post_init__(self) -> None:
+        if self.uri is not None:
+            self.uri = without_credentials(self.uri)  # before anything can store it
         require(self.uri != "", "uri", "nothing", "the server's address, as in tracking.uri=http://HOST:5000")
 
 

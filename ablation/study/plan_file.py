@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ablation.errors import StoreError, UsageError, one_line
-from ablation.files import exclusive_lock, safe_name, write_json
+from ablation.errors import UsageError, one_line
+from ablation.files import exclusive_lock, write_json
 from ablation.records import Declaration, Plan, PlannedRun, StudyData
 from ablation.tracking.run_folder import DONE_STATES, RunFolder
+from ablation.tracking.study_folder import read_plan, study_folder
 
 
 def plan_file(out: Path, study: str) -> Path:
     """runs/<study>/plan.json."""
-    return out / safe_name(study) / "plan.json"
-
-
-def read_plan(path: Path) -> Plan:
-    """The plan; an empty one where there is none yet.
-
-    Raises:
-        StoreError: it is damaged.
-    """
-    try:
-        return Plan.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return Plan()
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
-        reason = one_line(error, 100)
-        raise StoreError(f"{path}: not a plan ({reason}); delete it and launch the study again") from None
+    return study_folder(out, study) / "plan.json"
 
 
 @dataclass(frozen=True)

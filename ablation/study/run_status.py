@@ -17,8 +17,9 @@ from typing import Any
 from ablation.errors import StoreError, UsageError, one_line
 from ablation.records import PlannedRun, metric_and_level
 from ablation.study.pace import Pace, makespan_s, pace_of
-from ablation.study.plan_file import plan_file, read_plan
+from ablation.study.plan_file import plan_file
 from ablation.tracking.run_folder import DONE_STATES, RunFolder
+from ablation.tracking.study_folder import read_plan
 
 STATUSES = ("finished", "diverged", "running", "interrupted", "failed", "pruned", "to do")
 """In words for a person; the order in which they are counted. `interrupted` goes on when launched again."""

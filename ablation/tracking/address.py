@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ablation.errors import UsageError
+from ablation.errors import UsageError, redact
 from ablation.files import sha256_text
+from ablation.tracking.credentials import without_credentials
+from ablation.tracking.run_places import ARTIFACTS
 
 SQLITE = "sqlite:///"
 
@@ -19,8 +21,14 @@ def resolve(uri: str | None, artifacts: str | None) -> tuple[str, str | None]:
         artifacts: None: mlartifacts/ beside an SQLite file; a server has its own.
 
     Raises:
-        UsageError: MLflow has no store of that kind.
+        UsageError: MLflow has no store of that kind; the artifacts' address holds a password.
     """
+    uri = None if uri is None else without_credentials(uri)
+    if artifacts is not None and artifacts != redact(artifacts):
+        raise UsageError(
+            "tracking.artifacts: holds a user or password, which the store would keep; leave them out and "
+            "give them in the environment, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
     if uri is None:
         uri = f"{SQLITE}{Path('mlflow.db').resolve()}"
     elif uri.startswith(SQLITE):
@@ -31,7 +39,7 @@ def resolve(uri: str | None, artifacts: str | None) -> tuple[str, str | None]:
             "give sqlite:///FILE or http://HOST:PORT, or null for sqlite in mlflow.db"
         )
     if artifacts is None and uri.startswith(SQLITE):
-        artifacts = (Path(uri.removeprefix(SQLITE)).parent / "mlartifacts").as_uri()
+        artifacts = (Path(uri.removeprefix(SQLITE)).parent / ARTIFACTS).as_uri()
     elif artifacts is not None and "://" not in artifacts:
         artifacts = Path(artifacts).resolve().as_uri()
     return uri, artifacts

@@ -6,9 +6,9 @@ import tempfile
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
-from ablation.tracking.address import cache_folder
+from ablation.tracking.address import cache_folder, sqlite_file
+from ablation.tracking.run_places import current_artifacts
 
 Place = tuple[str, int | None]
 """Where a run's files are, as MLflow names it, and when the run ended."""
@@ -33,9 +33,10 @@ def fetch(client: Any, uri: str, run_id: str, path: str) -> Path | None:
     if (uri, run_id) not in _places:
         remember(uri, [client.get_run(run_id)])
     place, ended_ms = _places[uri, run_id]
-    if place.startswith(("file:", "/")):
-        file = Path(unquote(urlsplit(place).path)) / path
-        return file if file.is_file() else None
+    database = sqlite_file(uri)
+    folder = current_artifacts(place, None if database is None else database.parent)
+    if folder is not None:
+        return folder / path if (folder / path).is_file() else None
     file = cache_folder(uri, run_id, ended_ms) / path
     if not file.is_file():
         if path not in _listed(client, run_id, str(PurePosixPath(path).parent).lstrip("."), ended_ms):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+from ablation.errors import without_userinfo
 from ablation.records import Plan
 from ablation.tracking import chart_view
 from ablation.tracking.store import Store
@@ -14,7 +16,7 @@ def publish_plan(store: Store, study: str, plan: Plan) -> None:
     with store.errors():
         parent = store.parent_run(store.experiment(study, plan.description), study)
         assert parent is not None
-        store.client().log_dict(parent, plan.to_json(), "plan.json")
+        store.log_text(parent, "plan.json", without_userinfo(json.dumps(plan.to_json(), indent=1)))
 
 
 def publish_files(store: Store, study: str, files: list[Path], folder: str, tags: dict[str, str]) -> str:
@@ -24,7 +26,7 @@ def publish_files(store: Store, study: str, files: list[Path], folder: str, tags
         parent = store.parent_run(store.experiment(study), study)
         assert parent is not None
         for file in files:
-            client.log_artifact(parent, str(file), folder)
+            store.log_file(parent, file, folder)
         for key, value in tags.items():
             client.set_tag(parent, key, value)
     return parent

@@ -34,6 +34,7 @@ def sqlite_points(path: Path, experiment: str, metrics: Sequence[str] = HISTORY)
 
     Raises:
         LookupError: the tables are not those that MLflow 3 had when this was written.
+        TypeError: a value is no number.
         sqlite3.Error: the database cannot be read.
     """
     with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=30)) as database:
@@ -51,9 +52,20 @@ def sqlite_points(path: Path, experiment: str, metrics: Sequence[str] = HISTORY)
         )
         points: Points = {}
         for run, metric, step, value, is_nan in rows:
-            number = math.nan if is_nan else float(value)
+            number = math.nan if is_nan else number_in_store(metric, value)
             points.setdefault(run, {}).setdefault(metric, []).append((int(step), number))
     return points
+
+
+def number_in_store(metric: str, value: object) -> float:
+    """A metric's value; SQLite takes text in a column of numbers.
+
+    Raises:
+        TypeError: it is no number.
+    """
+    if not isinstance(value, int | float):
+        raise TypeError(f"metric {metric} is {value!r:.60}, not a number")
+    return float(value)
 
 
 def server_points(

@@ -158,7 +158,7 @@ class Mirror:
             state = self.folder.read_json("state.json")
             started = state.get("started_ms") or round(time.time() * 1000)
             identity = self.folder.read_json("run.json")
-            self._run = store.open_run(identity, self.folder.path.resolve(), started, self._tags())
+            self._run = store.open_run(identity, self.folder.path.absolute(), started, self._tags())
             if self._run != self._former:
                 self._pushed, self._known = 0, {}
         return self._run
@@ -194,7 +194,7 @@ class Mirror:
         identity = self.folder.read_json("run.json")
         tags = {key: str(identity[key]) for key in ("study", "arm", "seed", "key")}
         tags |= {"kind": "run", "state": self.folder.state, "reason": self.folder.reason[:500]}
-        tags |= {"folder": str(self.folder.path.resolve()), "command": identity["command"]}
+        tags |= {"folder": str(self.folder.path.absolute()), "command": identity["command"]}
         tags |= {f"code.{key}": str(value) for key, value in identity["code"].items()}
         if "git_commit" in identity["code"]:
             tags["mlflow.source.git.commit"] = identity["code"]["git_commit"]

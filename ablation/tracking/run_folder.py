@@ -25,10 +25,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ablation.errors import StoreError
+from ablation.errors import StoreError, one_line
 from ablation.files import append_line, is_locked, safe_name, write_json, write_text
+from ablation.records import STATES
+from ablation.tracking.study_folder import study_folder
 
 DONE_STATES = ("FINISHED", "DIVERGED")
+
+REDO = "delete the run's folder and launch the study again"
 
 BEAT_S = 10.0
 SILENT_S = 60.0
@@ -43,7 +47,7 @@ class RunFolder:
     @classmethod
     def of(cls, out: Path, study: str, arm: str, seed: int, key: str) -> RunFolder:
         """runs/<study>/<arm>/seed<k>-<key8>; names become safe path components."""
-        return cls(out / safe_name(study) / safe_name(arm) / f"seed{seed}-{key[:8]}")
+        return cls(study_folder(out, study) / safe_name(arm) / f"seed{seed}-{key[:8]}")
 
     def file(self, name: str) -> Path:
         """A file of this folder."""
@@ -56,11 +60,11 @@ class RunFolder:
             value = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
-        except (ValueError, OSError) as error:
-            raise StoreError(
-                f"{path}: not readable as JSON ({error}); delete the run's folder to redo it"
-            ) from None
-        return dict(value)
+        except (ValueError, OSError, RecursionError) as error:
+            raise StoreError(f"{path}: not readable as JSON ({_reason(error)}); {REDO}") from None
+        if not isinstance(value, dict):
+            raise StoreError(f"{path}: holds {type(value).__name__}, must hold an object; {REDO}")
+        return value
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a small JSON file, whole or not at all."""
@@ -88,11 +92,29 @@ class RunFolder:
 
     @property
     def state(self) -> str:
-        """DONE's content where it exists, else state.json's, else MISSING."""
+        """DONE's content where it exists, else state.json's, else MISSING.
+
+        Raises:
+            StoreError: a file is damaged.
+        """
+        path = self.file("DONE")
         try:
-            return self.file("DONE").read_text(encoding="utf-8").strip()
+            state = path.read_bytes().decode("utf-8", "backslashreplace").strip()
         except FileNotFoundError:
-            return str(self.read_json("state.json").get("state", "MISSING"))
+            state = str(self.read_json("state.json").get("state", "MISSING"))
+            if state not in (*STATES, "MISSING"):
+                raise StoreError(
+                    f"{self.file('state.json')}: state is {one_line(state, 40)!r}; {REDO}"
+                ) from None
+            return state
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be read ({error.strerror})") from None
+        if state not in DONE_STATES:
+            raise StoreError(
+                f"{path}: holds {one_line(state, 40)!r}, must hold {' or '.join(DONE_STATES)}; delete that "
+                "file and launch the study again"
+            )
+        return state
 
     @property
     def reason(self) -> str:
@@ -138,7 +160,7 @@ class RunFolder:
         now = round(time.time() * 1000)
         former = self.read_json("state.json")
         started = now if state == "RUNNING" and not former else former.get("started_ms", now)
-        ended = None if state == "RUNNING" else now
+        ended = None if state == "RUNNING" else max(now, started)  # the clock may have been set back
         self.write_json(
             "state.json",
             {
@@ -162,21 +184,23 @@ class RunFolder:
 
     def metrics(self) -> list[dict[str, Any]]:
         """Every whole line; a last line that a crash cut off is left out."""
+        path = self.file("metrics.jsonl")
         try:
-            text = self.file("metrics.jsonl").read_text(encoding="utf-8")
+            texts = path.read_bytes().split(b"\n")
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be read ({error.strerror})") from None
         lines = []
-        for number, line in enumerate(text.split("\n"), 1):
-            if not line:
+        for number, text in enumerate(texts, 1):
+            if not text:
                 continue
             try:
-                lines.append(json.loads(line))
-            except ValueError:
-                if number < text.count("\n") + 1:
-                    raise StoreError(
-                        f"{self.file('metrics.jsonl')}:{number}: not JSON: {line[:60]}"
-                    ) from None
+                lines.append(_metrics_line(text.decode("utf-8")))
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+                if number < len(texts):
+                    excerpt = one_line(text[:60].decode("utf-8", "backslashreplace"))
+                    raise StoreError(f"{path}:{number}: {_reason(error)}: {excerpt}; {REDO}") from None
         return lines
 
     def settled_metrics(self) -> list[dict[str, Any]]:
@@ -196,3 +220,25 @@ class RunFolder:
         """Drop what lies beyond `epoch`: those epochs are about to be trained again."""
         lines = [json.dumps(line) for line in self.metrics() if line["epoch"] <= epoch]
         write_text(self.file("metrics.jsonl"), "".join(line + "\n" for line in lines))
+
+
+def _metrics_line(text: str) -> dict[str, Any]:
+    """One line of metrics.jsonl: {"epoch", "time_ms", "metrics"}; ValueError if it is anything else."""
+    line: dict[str, Any] = json.loads(text)
+    numbers = [line["epoch"], line["time_ms"]]
+    if not all(type(value) is int for value in numbers) or not line["metrics"]:
+        raise ValueError("epoch and time_ms must be whole numbers, metrics must not be empty")
+    if not all(type(value) in (int, float) for value in line["metrics"].values()):
+        raise ValueError("a metric is not a number")
+    return line
+
+
+def _reason(error: Exception) -> str:
+    """Why a text is not what it should be."""
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    if isinstance(error, KeyError):
+        return f"no entry {error}"
+    if isinstance(error, UnicodeDecodeError):
+        return f"not UTF-8 at byte {error.start}"
+    return one_line(error, 100)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -29,16 +30,24 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.utils.credentials import read_mlflow_creds
 from mlflow.utils.rest_utils import http_request
 
-from ablation.errors import StoreError, UsageError, one_line
-from ablation.files import metric_name, safe_name
+from ablation.errors import StoreError, UsageError, one_line, without_userinfo
+from ablation.files import locked_folder, metric_name, write_text
 from ablation.tracking import address
+from ablation.tracking.credentials import with_credentials
+from ablation.tracking.moved_store import follow_moved_artifacts
+from ablation.tracking.run_places import current_artifacts, portable
+from ablation.tracking.study_folder import study_name
 
 # It announces every table that it creates; a new store is not worth a line.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
 
 __all__ = ["PARENT", "Run", "Store"]
+
+_DAMAGED = ("malformed", "not a database", "no such table", "no such column", "disk image")
+"""What SQLite says of a file that is broken, and not only locked or out of reach."""
 
 PARENT = "study"
 """Value of the tag `kind` of the run that stands for a whole study."""
@@ -49,7 +58,7 @@ class Store:
     """Where MLflow keeps things.
 
     Attributes:
-        uri: tracking URI, absolute.
+        uri: tracking URI, absolute, without user and password.
         artifacts: root for the artifacts of new experiments; None leaves it to a server.
     """
 
@@ -66,9 +75,19 @@ class Store:
         """The database's file, where it is one."""
         return address.sqlite_file(self.uri)
 
+    @property
+    def private_uri(self) -> str:
+        """The URI with a database's user and password. Not to be stored, printed or put on a command line."""
+        return with_credentials(self.uri, *read_mlflow_creds())
+
+    @property
+    def base(self) -> Path | None:
+        """The folder of the SQLite file, which paths in the store are relative to."""
+        return None if self.sqlite_file is None else self.sqlite_file.parent
+
     def client(self) -> MlflowClient:
         """The client of a store that exists; see `prepare`."""
-        return _client(self.uri)
+        return _client(self.private_uri)
 
     def prepare(self) -> None:
         """Create a new SQLite store whole: in a temporary file, then linked into place.
@@ -81,21 +100,29 @@ class Store:
         path = self.sqlite_file
         if path is None:
             return
-        if path.exists() and path.stat().st_size > 0:
-            self._check(path)
-            return
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        half_made = f".{path.name}.new-*"
+        if not _is_there(path) or any(path.parent.glob(half_made)):
+            with locked_folder(path.parent):
+                for former in path.parent.glob(half_made):  # of a process that was killed: the lock is ours
+                    shutil.rmtree(former, ignore_errors=True)
+                if not _is_there(path):
+                    self._create(path)
+        self._check(path)
+        with self.errors():
+            follow_moved_artifacts(path)
+
+    def _create(self, path: Path) -> None:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.new-") as folder:
             new = Path(folder) / path.name
             with _errors_named(str(path)):
                 client = MlflowClient(f"sqlite:///{new}")
                 client.search_experiments(max_results=1)
                 _dispose(client)
-            if path.exists() and path.stat().st_size == 0:
-                path.unlink(missing_ok=True)  # what an interrupted creation elsewhere left behind
-            with suppress(FileExistsError):  # another process was faster: its store is as whole as ours
+            if path.exists() and not _is_there(path):
+                path.unlink(missing_ok=True)  # empty: what an interrupted creation elsewhere left behind
+            with suppress(FileExistsError):  # on a file system without locks another process may be faster
                 path.hardlink_to(new)
-        self._check(path)
 
     # a study in the store
 
@@ -107,9 +134,11 @@ class Store:
         """
         client = self.client()
         with self.errors():
+            if self.sqlite_file is not None:
+                follow_moved_artifacts(self.sqlite_file)
             experiment = client.get_experiment_by_name(study)
             if experiment is None:
-                location = f"{self.artifacts}/{safe_name(study)}" if self.artifacts else None
+                location = f"{self.artifacts}/{study_name(study)}" if self.artifacts else None
                 # Without its kind the UI opens an experiment on the pages for language models.
                 tags = {"mlflow.experimentKind": "custom_model_development"}
                 tags |= {"mlflow.note.content": description} if description else {}
@@ -193,11 +222,12 @@ class Store:
         """
         client = self.client()
         experiment = self.experiment(identity["study"], identity.get("description", ""))
-        runs = self._runs_of(experiment, identity["key"], folder)
+        runs = self._runs_of(experiment, identity["key"], folder, started_ms)
         if not runs:
-            tags = tags | {"mlflow.parentRunId": str(self.parent_run(experiment, identity["study"]))}
+            tags = self._portable(tags)
+            tags |= {"mlflow.parentRunId": str(self.parent_run(experiment, identity["study"]))}
             client.create_run(experiment, started_ms, tags, f"{identity['arm']} seed{identity['seed']}")
-            runs = self._runs_of(experiment, identity["key"], folder)
+            runs = self._runs_of(experiment, identity["key"], folder, started_ms)
         run = runs[0]
         missing = {key: value for key, value in identity["params"].items() if key not in run.data.params}
         if missing:  # they are written last, some at a time: a creation that broke off is completed
@@ -210,23 +240,39 @@ class Store:
         source, profile = json.dumps(data), json.dumps(identity["data_profile"])
         dataset = Dataset(data["name"], identity["fingerprint"][:32], "local", source, profile=profile)
         client.log_inputs(run, [DatasetInput(dataset, [InputTag("mlflow.data.context", "train")])])
-        if (folder / "config.yaml").exists():
-            client.log_artifact(run, str(folder / "config.yaml"))
+        with suppress(FileNotFoundError):
+            # Version 0.1.0 wrote the password of a store's address into it.
+            text = without_userinfo((folder / "config.yaml").read_text(encoding="utf-8"))
+            self.log_text(run, "config.yaml", text)
         params = [Param(key, value[:6000]) for key, value in identity["params"].items()]
         for start in range(0, len(params), 100):  # what MLflow takes in one request
             client.log_batch(run, params=params[start : start + 100])
 
-    def _runs_of(self, experiment: str, key: str, folder: Path) -> list[Run]:
-        """The folder's run first; more than one where a request was given up but done all the same."""
+    def _runs_of(self, experiment: str, key: str, folder: Path, started_ms: int) -> list[Run]:
+        """The folder's run first: the one that started at the same moment, wherever the folder was then.
+
+        More than one: a request was given up but done all the same, or an earlier version took a moved
+        folder for another run. The others are deleted, which MLflow can undo.
+        """
         client = self.client()
         # By key, then by folder: a folder's name may hold what a filter string cannot quote.
         same_key = client.search_runs([experiment], f"tags.key = '{key}'")
-        runs = [run for run in same_key if run.data.tags.get("folder") == str(folder)]
+        names = {str(folder), portable(str(folder), self.base)}
+        runs = [
+            run
+            for run in same_key
+            if run.data.tags.get("folder") in names or run.info.start_time == started_ms
+        ]
         runs.sort(key=lambda run: (run.info.start_time, run.info.run_id))
         for extra in runs[1:]:
-            if not extra.data.metrics:
+            if not extra.data.metrics or extra.info.start_time == started_ms:
                 client.delete_run(extra.info.run_id)
         return runs
+
+    def _portable(self, tags: dict[str, str]) -> dict[str, str]:
+        """Tags with the folder relative to the store's, and without passwords that version 0.1.0 wrote."""
+        tags = {name: without_userinfo(value) for name, value in tags.items()}
+        return tags | {"folder": portable(tags["folder"], self.base)}
 
     def set_running(self, run: str) -> None:
         """Mark a run as going on."""
@@ -246,22 +292,41 @@ class Store:
 
     def log_file(self, run: str, path: Path, folder: str | None) -> None:
         """Attach a file to a run."""
-        self.client().log_artifact(run, str(path), folder)
+        client = self.client()
+        place = current_artifacts(client.get_run(run).info.artifact_uri, self.base)
+        if place is None:
+            client.log_artifact(run, str(path), folder)
+        else:  # not by MLflow, which would create the folder where it was before the project was moved
+            target = place / (folder or "") / path.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+
+    def log_text(self, run: str, name: str, text: str) -> None:
+        """Attach a text to a run, as a file of that name."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / name
+            write_text(path, text)
+            self.log_file(run, path, None)
 
     def end_run(self, run: str, tags: dict[str, str], status: str, ended_ms: int | None) -> None:
         """The final tags and the final status of a run."""
         client = self.client()
-        client.log_batch(run, tags=[RunTag(key, value) for key, value in tags.items()])
+        client.log_batch(run, tags=[RunTag(key, value) for key, value in self._portable(tags).items()])
         client.set_terminated(run, status, ended_ms)
 
     def _check(self, path: Path) -> None:
         with path.open("rb") as file:
             if file.read(16) != b"SQLite format 3\x00":
                 raise StoreError(
-                    f"{path}: not an SQLite database; move it away, or name another tracking.uri"
+                    f"{path}: not an SQLite database; move it away (`ablation sync` makes a store from the "
+                    "runs), or name another tracking.uri"
                 )
         with _errors_named(str(path)):
             self.client().search_experiments(max_results=1)
+
+
+def _is_there(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
 
 
 @cache
@@ -285,4 +350,7 @@ def _errors_named(name: str) -> Iterator[None]:
     except (StoreError, UsageError):
         raise
     except Exception as error:
-        raise StoreError(f"{name}: MLflow cannot use this store: {one_line(error, 300)}") from error
+        text = one_line(error, 300)
+        if any(sign in text for sign in _DAMAGED):
+            text += "; the file is damaged: move it away, then `ablation sync` makes it again from the runs"
+        raise StoreError(f"{name}: MLflow cannot use this store: {text}") from error

@@ -54,15 +54,15 @@ def find_run(wanted: str, store: Store) -> RunFolder:
                 f"run={wanted}: no config.yaml there; a run's folder is runs/<study>/<arm>/seed<k>-<key>"
             )
         return RunFolder(path)
-    folders = sorted(set(find_folders(store, wanted)))
+    folders = find_folders(store, wanted)
     if not folders:
         raise UsageError(f"run={wanted}: no folder, and no run's key or MLflow id begins so in {store.uri}")
     if len(folders) > 1:
-        shown = ", ".join(folders[:3]) + (", ..." if len(folders) > 3 else "")
+        shown = ", ".join(map(str, folders[:3])) + (", ..." if len(folders) > 3 else "")
         raise UsageError(
             f"run={wanted}: {len(folders)} runs begin so ({shown}); give more of it, or a folder"
         )
-    path = Path(folders[0])
+    path = folders[0]
     if not (path / "config.yaml").is_file():
         raise UsageError(f"run={wanted}: its folder {path} is not on this machine; give run=FOLDER")
     return RunFolder(path)

@@ -71,19 +71,22 @@ def test_a_run_is_found_by_folder_and_by_the_beginning_of_its_key_or_mlflow_id(
     store = Store.of(f"sqlite:///{trained / 'mlflow.db'}", None)
     key = run.folder.read_json("run.json")["key"]
     path = run.folder.path.resolve()
-    assert find_folders(store, "") == [str(path)]
+    assert find_folders(store, "") == [path]
     for wanted in (str(path), key, key[:6]):
         assert find_run(wanted, store).path.resolve() == path
     with pytest.raises(UsageError, match="no run's key or MLflow id begins so"):
         find_run("nothing-begins-so", store)
     with pytest.raises(UsageError, match=r"no config\.yaml there"):
         find_run(str(trained), store)
-    assert find_folders(Store.of(f"sqlite:///{trained / 'absent.db'}", None), "") == []
+    # Without a store the folders themselves are looked through.
+    assert find_folders(Store.of(f"sqlite:///{trained / 'absent.db'}", None), key[:6]) == [path]
     assert not (trained / "absent.db").exists()
 
 
 def test_the_prefix_of_two_runs_is_refused(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ablation.training.trained_run.find_folders", lambda store, prefix: ["b", "a", "a"])
+    monkeypatch.setattr(
+        "ablation.training.trained_run.find_folders", lambda store, prefix: [Path("a"), Path("b")]
+    )
     with pytest.raises(UsageError, match=r"run=4f: 2 runs begin so \(a, b\)"):
         find_run("4f", Store.of(None, None))
 

@@ -58,4 +58,5 @@ def test_kill_9_while_a_new_store_is_made(
             assert ended(forks.call("new_store", "second", folder=folder)) == 0
             found = study_names(Store.of(f"sqlite:///{folder}/mlflow.db", None))
             assert found in (["second"], ["first", "second"])
+            assert [path.name for path in folder.iterdir()] == ["mlflow.db"], "something was left behind"
     row.end(trials)

@@ -8,8 +8,9 @@ from pathlib import Path
 from helpers.command import TINY, ablation, error_line, in_this_process
 
 from ablation.records import Declaration
-from ablation.study.plan_file import extend_plan, plan_file, read_plan
+from ablation.study.plan_file import extend_plan, plan_file
 from ablation.tracking.store import Store
+from ablation.tracking.study_folder import read_plan
 from ablation.tracking.study_record import load_study
 
 

@@ -16,11 +16,12 @@ from rich.console import Console
 from ablation.files import exclusive_lock, is_locked
 from ablation.records import Declaration, PlannedRun, metric_and_level
 from ablation.study.pace import clock, makespan_s, pace_of
-from ablation.study.plan_file import extend_plan, plan_file, read_plan
+from ablation.study.plan_file import extend_plan, plan_file
 from ablation.study.run_status import RunStatus, run_status, study_status
 from ablation.study.terminal import status_table as show
 from ablation.study.terminal.progress import JobInfo, LiveTable
 from ablation.tracking.run_folder import SILENT_S, RunFolder
+from ablation.tracking.study_folder import read_plan
 
 PARAMS = {"train.epochs": "10", "train.eval_every": "5"}
 KEYS = [f"{index:x}" * 64 for index in range(8)]

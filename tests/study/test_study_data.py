@@ -11,9 +11,10 @@ from helpers.command import TINY, ablation, error_line, run_folders
 
 from ablation.errors import StoreError, UsageError
 from ablation.records import Plan, PlannedRun, StudyData
-from ablation.study.plan_file import extend_plan, plan_file, read_plan
+from ablation.study.plan_file import extend_plan, plan_file
 from ablation.tracking.run_folder import RunFolder
 from ablation.tracking.store import Store
+from ablation.tracking.study_folder import read_plan
 from ablation.tracking.study_record import load_study
 
 A = StudyData("a" * 64, "data.root=/a", 24, 8)

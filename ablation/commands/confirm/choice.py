@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from ablation.errors import AblationError, UsageError
-from ablation.files import safe_name, write_json
+from ablation.files import write_json
 from ablation.machine import resolve_device, set_up_torch
 from ablation.records import PlannedRun
-from ablation.study.plan_file import plan_file, read_plan
+from ablation.study.plan_file import plan_file
 from ablation.study.relaunch import launch_arguments
 from ablation.tracking.mirror import Mirror
 from ablation.tracking.run_folder import RunFolder
 from ablation.tracking.store import Store
+from ablation.tracking.study_folder import read_plan, study_folder
 from ablation.training.evaluate import EvaluationSettings, evaluate
 from ablation.training.trained_run import load_run
 
@@ -56,7 +57,7 @@ class Choice:
 
 def choice_file(out: Path, study: str) -> Path:
     """runs/<study>/confirm.json."""
-    return out / safe_name(study) / "confirm.json"
+    return study_folder(out, study) / "confirm.json"
 
 
 def read_choice(folder: RunFolder, name: str = "confirm.json") -> Choice | None:

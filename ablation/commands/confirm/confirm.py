@@ -56,7 +56,7 @@ def confirm(study: str, seeds: Sequence[int], out: Path, store: Store, extra: Se
         UsageError: the study has no two finalists, or the seeds are not fresh.
         AblationError: a run failed.
     """
-    record = load_study(store, study)
+    record = load_study(store, study, out)
     declared = declaration_that_counts(record.declared)
     metric, level = metric_and_level(record.declared)
     if not metric.startswith("val/"):
@@ -66,7 +66,7 @@ def confirm(study: str, seeds: Sequence[int], out: Path, store: Store, extra: Se
     choice = fix_choice(out, study, (main.focal, main.bce), seeds, metric, used)
     app.main(arguments(choice, record.planned, out, extra))
     read_test(choice, out, store)
-    fresh = load_study(store, choice.name)
+    fresh = load_study(store, choice.name, out)
     margin = declared.margin if declared is not None else None
     names = (main.comparison.setting, main.bce_setting)
     common = (choice, fresh, names, margin, level)

@@ -18,9 +18,10 @@ from ablation.commands.imports.table import Row, metric_of, read_table
 from ablation.errors import DataError, UsageError
 from ablation.files import safe_name, sha256_file, sha256_text
 from ablation.records import StudyData
-from ablation.study.plan_file import other_data, plan_file, read_plan
+from ablation.study.plan_file import other_data, plan_file
 from ablation.tracking.run_folder import RunFolder
 from ablation.tracking.store import Store
+from ablation.tracking.study_folder import read_plan
 from ablation.tracking.study_record import load_study, study_names
 from ablation.training.evaluate import coco_metrics
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from ablation.analyse.statistics.sequential import SequentialDesign, sequential_design
 from ablation.commands.settle.exploration import BCE, OTHERS
 from ablation.errors import StoreError, UsageError
-from ablation.files import safe_name, write_json
+from ablation.files import write_json
+from ablation.tracking.study_folder import study_folder
 
 LOOKS = (4, 5, 6, 8, 10, 12, 16)
 """Numbers of pairs at which the decision is looked at; those above max_seeds are left out."""
@@ -82,7 +83,7 @@ def looks_for(max_seeds: int) -> list[int]:
 
 def design_file(out: Path, study: str) -> Path:
     """runs/<study>/settle.json."""
-    return out / safe_name(study) / "settle.json"
+    return study_folder(out, study) / "settle.json"
 
 
 def read_design(out: Path, study: str) -> SettleDesign | None:

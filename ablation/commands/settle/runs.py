@@ -9,9 +9,10 @@ from pathlib import Path
 
 from ablation.records import PlannedRun
 from ablation.study import app
-from ablation.study.plan_file import plan_file, read_plan
+from ablation.study.plan_file import plan_file
 from ablation.study.relaunch import launch_arguments
 from ablation.tracking.run_folder import RunFolder
+from ablation.tracking.study_folder import read_plan
 
 TIMES = ("time/train_s", "time/eval_s", "time/diagnostics_s")
 """Metrics that add up to the time of an epoch, in seconds."""

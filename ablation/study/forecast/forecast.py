@@ -21,10 +21,11 @@ from ablation.study.execute import Prepared, shared_data
 from ablation.study.forecast.costs import Bytes, Cost, Shape, computed_bytes, device_of, earlier, needed_bytes
 from ablation.study.launchers.local.launcher import share_out
 from ablation.study.pace import makespan_s
-from ablation.study.plan_file import OtherData, other_data, plan_file, read_plan
+from ablation.study.plan_file import OtherData, other_data, plan_file
 from ablation.study.run_status import RunStatus, planned_run_status
 from ablation.tracking.run_folder import RunFolder
 from ablation.tracking.store import Store
+from ablation.tracking.study_folder import read_plan
 
 
 @dataclass(frozen=True)

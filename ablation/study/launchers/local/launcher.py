@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from hydra.core.config_store import ConfigStore
@@ -21,6 +22,8 @@ from ablation.errors import AblationError, UsageError, require
 from ablation.files import safe_name
 from ablation.study.launchers.local.pool import Limits, Pool, Task
 from ablation.study.terminal import progress as observer
+from ablation.tracking.credentials import without_credentials
+from ablation.tracking.study_folder import study_folder
 
 
 @dataclass
@@ -143,6 +146,9 @@ def job_config(context: HydraContext, config: DictConfig, overrides: Sequence[st
     OmegaConf.set_readonly(job, False)
     with open_dict(job):
         job.pop("hydra", None)
+    tracking: Any = OmegaConf.to_container(job.tracking, resolve=False)  # an interpolation stays one
+    if tracking["uri"] is not None:  # from a YAML file: a job's configuration may be written to disk
+        job.tracking.uri = without_credentials(tracking["uri"])
     return job
 
 
@@ -153,7 +159,7 @@ def label_of(job: DictConfig) -> str:
 
 def log_file(job: DictConfig) -> Path:
     """What a job's process writes to; its folder is created."""
-    folder = Path(job.out) / safe_name(str(job.study)) / "logs"
+    folder = study_folder(Path(job.out), str(job.study)) / "logs"
     folder.mkdir(parents=True, exist_ok=True)
     return folder / f"{safe_name(str(job.arm))}-seed{job.seed}.log"
 

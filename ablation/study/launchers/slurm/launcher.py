@@ -37,6 +37,7 @@ from ablation.study.terminal import progress as observer
 from ablation.tracking.mirror import Mirror
 from ablation.tracking.run_folder import DONE_STATES
 from ablation.tracking.store import Store
+from ablation.tracking.study_folder import study_folder
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +139,7 @@ class SlurmLauncher(Launcher):
                 )
             runs.append(prepare(config, list(overrides)))
             config.train.precision = runs[-1].config.train.precision
-        folder = (Path(runs[0].config.out) / safe_name(runs[0].config.study) / "slurm").resolve()
+        folder = (study_folder(Path(runs[0].config.out), runs[0].config.study) / "slurm").resolve()
         jobs = self._submit(folder, runs, configs)
         watched = [_Watched(index, run, jobs[run.key]) for index, run in enumerate(runs)]
         if not self.conf.wait:

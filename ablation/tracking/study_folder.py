@@ -1,0 +1,56 @@
+"""A study's folder below out=, and the plan that lies in it."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+
+from ablation.errors import StoreError
+from ablation.files import safe_name, sha256_text
+from ablation.records import Plan
+
+
+def study_name(study: str) -> str:
+    """A study's name as one path component, another one for every study.
+
+    A name that has to be changed gets a part of its hash, so that two names stay two.
+    """
+    name = safe_name(study)
+    return name if name == study else f"{name[:100]}-{sha256_text(study)[:8]}"
+
+
+def study_folder(out: Path, study: str) -> Path:
+    """out/<study>. Folders of version 0.1.0, whose names had no hash, are still found."""
+    folder, former = out / study_name(study), out / safe_name(study)
+    if folder != former and not folder.exists() and _holds_runs_of(former, study):
+        return former
+    return folder
+
+
+@cache
+def _holds_runs_of(folder: Path, study: str) -> bool:
+    for path in folder.glob("*/*/run.json"):
+        try:
+            if json.loads(path.read_text(encoding="utf-8")).get("study") == study:
+                return True
+        except (OSError, ValueError, AttributeError):
+            continue
+    return False
+
+
+def read_plan(path: Path) -> Plan:
+    """The plan; an empty one where there is none yet.
+
+    Raises:
+        StoreError: the file is no plan.
+    """
+    try:
+        return Plan.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return Plan()
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise StoreError(f"{path}: not a plan ({reason}); delete it and launch the study again") from None
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read ({error.strerror})") from None
