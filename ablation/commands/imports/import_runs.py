@@ -16,12 +16,12 @@ from ablation.commands.imports.coco import read_ground_truth, read_results
 from ablation.commands.imports.enter import ImportedRun, enter_runs
 from ablation.commands.imports.table import Row, metric_of, read_table
 from ablation.errors import DataError, UsageError
-from ablation.files import safe_name, sha256_file, sha256_text
+from ablation.files import sha256_file, sha256_text
 from ablation.records import StudyData
 from ablation.study.plan_file import other_data, plan_file
 from ablation.tracking.run_folder import RunFolder
 from ablation.tracking.store import Store
-from ablation.tracking.study_folder import read_plan
+from ablation.tracking.study_folder import read_plan, study_folder
 from ablation.tracking.study_record import load_study, study_names
 from ablation.training.evaluate import coco_metrics
 
@@ -107,7 +107,7 @@ def _refuse_trained(study: str, out: Path, store: Store) -> None:
     """A trained run shares weights and images with its seed's other arms; an imported one cannot."""
     trained = [
         path.parent
-        for path in sorted((out / safe_name(study)).glob("*/*/run.json"))
+        for path in sorted(study_folder(out, study).glob("*/*/run.json"))
         if RunFolder(path.parent).read_json("run.json").get("params", {}).get("source") != "import"
     ]
     where = str(trained[0]) if trained else ""
