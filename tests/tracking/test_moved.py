@@ -78,7 +78,7 @@ def test_everything_is_found_where_it_is_now(project: Path, tmp_path: Path, how:
         assert Path(run.folder).is_relative_to(there) and Path(run.folder, "detections/val.json").is_file()
         file = fetch_artifact(store, run.run_id, "detections/val.json")
         assert file is not None and file.is_relative_to(there)
-    assert [path.parent.parent.parent for path in find_folders(store, "1")] == [there / "runs"]
+    assert [path.parent.parent.parent for path in find_folders(store, "1" * 20)] == [there / "runs"]
 
     # Writing: one run stays one run, MLflow's own addresses follow, the old place is left alone.
     for path in sorted((there / "runs").glob("*/*/*")):
