@@ -24,10 +24,8 @@ STUDIES, PARTS = 1_000_000, 8
 
 def main() -> None:
     """Print the module."""
-    print(
-        '"""Nominal levels of declared looks at the level 0.95; '
-        'made by docs/simulations/nominal_levels.py."""\n'
-    )
+    made = "made by docs/simulations/nominal_levels.py"
+    print(f'"""Nominal levels of declared looks at the level 0.95; {made}."""\n')
     print("from __future__ import annotations\n")
     print("LEVELS: dict[tuple[tuple[int, ...], float], tuple[tuple[float, ...], tuple[float, ...]]] = {")
     for looks, exponent in DESIGNS:

@@ -25,7 +25,6 @@ from ablation.commands.settle.design import (
 )
 from ablation.commands.settle.exploration import BCE, MOST_SEEDS, OTHERS, Exploration, explore
 from ablation.commands.settle.runs import Stage
-from ablation.errors import UsageError
 from ablation.files import write_json
 from ablation.study import app
 from ablation.study.execute import Prepared
@@ -84,7 +83,7 @@ def settle(arguments: Sequence[str], *, max_seeds: int, budget: Budget, extra: S
         extra: overrides for the launches only.
 
     Raises:
-        UsageError: no margin, no BCE, no other loss, another design under this name.
+        UsageError: no BCE, no other loss, another design under this name.
         AblationError: a run failed; the same command goes on.
     """
     return Settling(arguments, max_seeds, budget, extra).go_on()
@@ -98,31 +97,24 @@ class Settling:
     ) -> None:
         runs, capacity = app.study_runs([*_without_seeds(arguments), f"seeds={list(range(MOST_SEEDS))}"])
         first = runs[0].config
-        if first.analysis.margin is None:
-            raise UsageError(
-                "analysis.margin: settle needs the smallest difference that matters to you, such as "
-                "analysis.margin=0.01 (1 AP); without it no answer can be `no useful difference`"
-            )
         self.slots, self.budget = capacity.slots, budget
         arms = {str(run.config.arm): run for run in reversed(runs)}
         self.design = declare(Path(first.out), _design(runs, max_seeds))
-        common = {
-            "out": Path(first.out),
-            "arms": {arm: run.planned for arm, run in arms.items()},
-            "metric": self.design.metric,
-            "margin": self.design.margin,
-            "level": self.design.level,
-            "extra": list(extra),
-        }
-        self.exploration = Stage(
+        base = Stage(
             study=self.design.exploration_study,
             description=f"Exploration of {self.design.study}: chooses a finalist of each side.",
-            **common,
+            out=Path(first.out),
+            arms={arm: run.planned for arm, run in arms.items()},
+            metric=self.design.metric,
+            margin=self.design.margin,
+            level=self.design.level,
+            extra=list(extra),
         )
-        self.decision = Stage(
+        self.exploration = base
+        self.decision = replace(
+            base,
             study=self.design.decision_study,
             description=f"Decision of {self.design.study}: its finalists on fresh seeds.",
-            **common,
         )
 
     def go_on(self) -> Settled:
@@ -188,14 +180,12 @@ def _without_seeds(arguments: Sequence[str]) -> list[str]:
 def _design(runs: Sequence[Prepared], max_seeds: int) -> SettleDesign:
     first = runs[0].config
     arms = [(str(run.config.arm), type(run.config.loss).name()) for run in runs]
-    margin = first.analysis.margin
-    assert margin is not None
     keys = {str(run.config.arm): run.key for run in runs if run.config.seed == 0}
     return SettleDesign(
         study=first.study,
         arms=sides_of(arms),
         metric=first.analysis.metric,
-        margin=margin,
+        margin=first.analysis.margin,
         level=first.analysis.level,
         explore_seeds=list(range(MOST_SEEDS)),
         decide_seeds=list(range(FIRST_DECISION_SEED, FIRST_DECISION_SEED + max_seeds)),
@@ -227,7 +217,7 @@ def progress(state: Settled) -> list[str]:
 def as_json(state: Settled) -> dict[str, Any]:
     """Plain values; what is not a finite number becomes null."""
     decision = state.decision
-    return _plain(
+    content: dict[str, Any] = _plain(
         {
             "study": state.design.study,
             "rounds": [asdict(one) for one in state.exploration.rounds],
@@ -239,6 +229,7 @@ def as_json(state: Settled) -> dict[str, Any]:
             "spent": asdict(state.spent),
         }
     )
+    return content
 
 
 def _plain(value: Any) -> Any:
