@@ -5,32 +5,19 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-import matplotlib as mpl
 import pytest
+from helpers.figures import ALL, draw, words
 from helpers.made_up_files import made_up
 from helpers.synthetic import bce, focal, grid, study, with_state
-from matplotlib.figure import Figure as Canvas
 
-from ablation.analyse import figures
 from ablation.analyse.detections.run_files import RunArtifacts
-from ablation.analyse.figures.shared import style
 from ablation.analyse.figures.shared.artifact_figures import MOST, ArtifactFigure, plotted_arms
 from ablation.analyse.report.recommendation import arm_threshold
-from ablation.analyse.view import StudyView, study_view
+from ablation.analyse.view import study_view
 
-ALL = {figure.name: figure for figure in figures.discover()}
 FROM_FILES = sorted(
     name for name, figure in ALL.items() if isinstance(figure, ArtifactFigure) and figure.files
 )
-
-
-def draw(name: str, view: StudyView) -> Canvas:
-    with style.house_style():
-        return ALL[name].draw(view)
-
-
-def words(canvas: Canvas) -> str:
-    return "\n".join(item.get_text() for item in canvas.findobj(mpl.text.Text))
 
 
 def test_there_is_a_figure_for_every_file() -> None:

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import io
 import sys
-import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 import pytest
+from helpers.figures import ALL, Rendered, draw, holed, judged_view, words
 from helpers.made_up_files import made_up
-from helpers.synthetic import bce, focal, grid, run, study, with_state
+from helpers.synthetic import bce, focal, grid, run, study
 from matplotlib.image import imread
 
 from ablation.analyse import figures
 from ablation.analyse.figures.shared import style
-from ablation.analyse.verdict.verdict import judge, judged
 from ablation.analyse.view import StudyView, study_view
 from ablation.errors import AblationError
 from ablation.records import StudyRecord
-from ablation.rng import generator
 
-FILES = tempfile.TemporaryDirectory()
-ALL = {figure.name: figure for figure in figures.discover()}
-TABLES = ("alpha_gamma_heatmap", "gamma_curves", "training_curves", "ap_recalibrated")
+Render = Callable[[str], Rendered]
+OF_THE_TABLES = ("alpha_gamma_heatmap", "gamma_curves", "training_curves", "ap_recalibrated")
 
 NEW = """
 from matplotlib.figure import Figure as Canvas
@@ -45,38 +43,11 @@ class Dropped(Figure):
 """
 
 
-def holed(seeds: int) -> StudyRecord:
-    """3 alphas x 4 gammas with a diverged and a missing run, and an arm without any value."""
-    record = with_state(grid(range(seeds)), focal(0.25, 2)[0], 1, "DIVERGED", "the loss became inf")
-    record = with_state(record, focal(0.75, 0.5)[0], 0, "MISSING")
-    for seed in range(seeds):
-        record = with_state(record, focal(0.25, 1)[0], seed, "DIVERGED")
-    return record
-
-
-def view_of(record: StudyRecord) -> StudyView:
-    """The study with the files that its runs would have left."""
-    folder = Path(tempfile.mkdtemp(dir=FILES.name))
-    view = study_view(record, artifacts=made_up(record, folder))
-    return judged(view, judge(study_view(record), partial=True, generator=generator(0, "figures")))
-
-
-def texts(name: str, record: StudyRecord) -> str:
-    """All words in a figure."""
-    with style.house_style():
-        canvas = ALL[name].draw(view_of(record))
-    return "\n".join(item.get_text() for item in canvas.findobj(mpl.text.Text))
-
-
-def test_the_three_figures_are_there() -> None:
-    assert set(ALL) >= {"alpha_gamma_heatmap", "gamma_curves", "training_curves"}
-
-
 @pytest.mark.parametrize("name", sorted(ALL))
-def test_captions_say_n_and_what_is_held_fixed(name: str) -> None:
+def test_captions_say_n_and_what_is_held_fixed(name: str, view: StudyView) -> None:
     figure = ALL[name]
     assert "{n}" in figure.caption and "{held}" in figure.caption and figure.title
-    caption = figure.caption_for(view_of(holed(2)))
+    caption = figure.caption_for(view)
     assert "n = 1 to 2 seeds per arm" in caption and "Held fixed" in caption and "{" not in caption
 
 
@@ -86,13 +57,10 @@ def test_captions_say_what_is_not_held_fixed() -> None:
     assert "NOT held fixed besides the loss: optim.lr." in ALL["gamma_curves"].caption_for(view)
 
 
-# Figures of the runs' files are drawn for one seed in test_evidence_figures.py.
-@pytest.mark.parametrize(("name", "seeds"), [(n, 5) for n in sorted(ALL)] + [(n, 1) for n in TABLES])
-def test_png_and_pdf_hold_a_picture(name: str, seeds: int) -> None:
-    record = holed(seeds) if seeds > 1 else grid([0])
-    view = view_of(record)
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_every_format_holds_a_picture(name: str, view: StudyView, rendered: Render) -> None:
     assert ALL[name].applies(view) is None
-    files = figures.render(ALL[name], view)
+    files = rendered(name).files
     picture = imread(io.BytesIO(files["png"]))
     assert picture.shape[1] > 600 and picture.shape[0] > 300
     # Not one colour, and not mostly ink.
@@ -101,12 +69,22 @@ def test_png_and_pdf_hold_a_picture(name: str, seeds: int) -> None:
     assert files["svg"].startswith(b"<?xml") and b"</svg>" in files["svg"]
 
 
+@pytest.mark.parametrize("seeds", [1, 5])
+@pytest.mark.parametrize("name", OF_THE_TABLES)
+def test_other_numbers_of_seeds_are_drawn(name: str, seeds: int) -> None:
+    other = judged_view(holed(seeds) if seeds > 1 else grid([0]))
+    assert ALL[name].applies(other) is None and draw(name, other).axes
+
+
 @pytest.mark.parametrize("name", sorted(ALL))
-def test_equal_studies_give_equal_bytes_whatever_the_users_style(name: str) -> None:
-    first = figures.render(ALL[name], view_of(holed(2)))
+def test_equal_studies_give_equal_bytes_whatever_the_users_style(
+    name: str, rendered: Render, tmp_path: Path
+) -> None:
+    record = holed(2)
+    again = judged_view(record, made_up(record, tmp_path))
     with mpl.rc_context({"font.size": 20, "axes.facecolor": "red", "savefig.dpi": 30, "lines.linewidth": 9}):
-        second = figures.render(ALL[name], view_of(holed(2)))
-    assert first == second
+        second = figures.render(ALL[name], again)
+    assert rendered(name).files == second
 
 
 def test_drawing_leaves_no_global_state() -> None:
@@ -115,11 +93,11 @@ def test_drawing_leaves_no_global_state() -> None:
     assert dict(mpl.rcParams) == before
 
 
-def test_heat_map_says_what_it_shows() -> None:
-    words = texts("alpha_gamma_heatmap", holed(2))
-    assert "BCE: val/AP" in words and "n = 2" in words and "±" in words
-    assert "2 diverged" in words and "n = 1, 1 diverged" in words and "n = 1, 1 missing" in words
-    assert "none" in words.split("\n")
+def test_heat_map_says_what_it_shows(rendered: Render) -> None:
+    text = words(rendered("alpha_gamma_heatmap").canvas)
+    assert "BCE: val/AP" in text and "n = 2" in text and "±" in text
+    assert "2 diverged" in text and "n = 1, 1 diverged" in text and "n = 1, 1 missing" in text
+    assert "none" in text.split("\n")
 
 
 def test_heat_map_numbers() -> None:
@@ -130,25 +108,25 @@ def test_heat_map_numbers() -> None:
         run(focal(0.5, 1), 0, 0.43),
         run(focal(0.5, 1), 1, 0.31),
     ]
-    words = texts("alpha_gamma_heatmap", StudyRecord("s", records)).split("\n")
-    assert "0.370" in words and "+0.020 ± 0.127" in words
-    assert any(word.startswith("BCE: val/AP 0.350 [") and "n = 2" in word for word in words)
+    lines = words(draw("alpha_gamma_heatmap", judged_view(StudyRecord("s", records)))).split("\n")
+    assert "0.370" in lines and "+0.020 ± 0.127" in lines
+    assert any(line.startswith("BCE: val/AP 0.350 [") and "n = 2" in line for line in lines)
 
 
 def test_heat_map_marks_a_combination_that_the_study_has_not() -> None:
     record = study([(bce(), 0.4), (focal(0.25, 0), 0.4), (focal(0.75, 2), 0.4)], [0, 1])
-    assert texts("alpha_gamma_heatmap", record).count("not in\nthe study") == 2
+    assert words(draw("alpha_gamma_heatmap", judged_view(record))).count("not in\nthe study") == 2
 
 
 def test_without_bce_the_heat_map_says_so_and_shows_no_difference() -> None:
-    words = texts("alpha_gamma_heatmap", study([(focal(0.25, 0), 0.4), (focal(0.75, 2), 0.3)], [0, 1]))
-    assert "no BCE arm" in words and "±" not in words
+    record = study([(focal(0.25, 0), 0.4), (focal(0.75, 2), 0.3)], [0, 1])
+    text = words(draw("alpha_gamma_heatmap", judged_view(record)))
+    assert "no BCE arm" in text and "±" not in text
 
 
 def test_gamma_curves_keep_the_points_readable_at_two_seeds() -> None:
     record = grid([0, 1])
-    with style.house_style():
-        ax = ALL["gamma_curves"].draw(study_view(record)).axes[0]
+    ax = draw("gamma_curves", study_view(record)).axes[0]
     low, high = ax.get_ylim()
     values = [item.metrics["val/AP"] for item in record.runs]
     assert low < min(values) and max(values) < high
@@ -158,26 +136,27 @@ def test_gamma_curves_keep_the_points_readable_at_two_seeds() -> None:
     assert {"^", "v"} <= markers
 
 
-def test_gamma_curves_do_not_bridge_an_arm_without_a_value() -> None:
-    with style.house_style():
-        ax = ALL["gamma_curves"].draw(study_view(holed(2))).axes[0]
+def test_gamma_curves_do_not_bridge_an_arm_without_a_value(rendered: Render) -> None:
+    canvas = rendered("gamma_curves").canvas
+    ax = canvas.axes[0]
     line = next(line for line in ax.lines if line.get_label() == "focal, alpha = 0.25")
     assert [bool(np.isnan(y)) for y in line.get_ydata()] == [False, False, True, False]
     assert "x" in {line.get_marker() for line in ax.lines}
-    assert "n = 0 of 2" in texts("gamma_curves", holed(2))
+    assert "n = 0 of 2" in words(canvas)
 
 
 def test_gammas_too_close_to_tell_apart_are_spread() -> None:
     arms = [(bce(), 0.4)] + [(focal(None, gamma), 0.4) for gamma in (0, 0.1, 5)]
-    assert "not to scale" in texts("gamma_curves", study(arms, [0, 1]))
-    assert "not to scale" not in texts("gamma_curves", grid([0, 1]))
+    assert "not to scale" in words(draw("gamma_curves", study_view(study(arms, [0, 1]))))
+    assert "not to scale" not in words(draw("gamma_curves", study_view(grid([0, 1]))))
 
 
-def test_training_curves_name_every_arm() -> None:
-    words = texts("training_curves", holed(2))
-    assert "gamma=1: 0 of 2 finished" in words and "gamma=2 (n = 1 of 2)" in words and "BCE (n = 2)" in words
-    assert "focal, alpha = none" in words
-    few = texts("training_curves", study([(bce(), 0.4), (bce(4.0), 0.4), (focal(0.5, 1), 0.4)], [0, 1]))
+def test_training_curves_name_every_arm(rendered: Render) -> None:
+    text = words(rendered("training_curves").canvas)
+    assert "gamma=1: 0 of 2 finished" in text and "gamma=2 (n = 1 of 2)" in text and "BCE (n = 2)" in text
+    assert "focal, alpha = none" in text
+    record = study([(bce(), 0.4), (bce(4.0), 0.4), (focal(0.5, 1), 0.4)], [0, 1])
+    few = words(draw("training_curves", study_view(record)))
     assert "bce (pos_weight=4) (n = 2)" in few and "focal (alpha=0.5, gamma=1) (n = 2)" in few
 
 

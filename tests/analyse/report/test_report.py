@@ -23,13 +23,7 @@ OF_THE_TABLES = {"alpha_gamma_heatmap", "gamma_curves", "training_curves"}
 """Figures that need no files of the runs."""
 
 
-@pytest.fixture
-def one_figure(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For tests of the tables and texts: only the heat map is drawn, which saves seconds."""
-    kept = [figure for figure in figures.discover() if figure.name == "alpha_gamma_heatmap"]
-    monkeypatch.setattr(figures, "discover", lambda: kept)
-
-
+@pytest.mark.usefixtures("same_picture")
 def test_everything_is_written(tmp_path: Path) -> None:
     record = with_state(grid([0, 1]), focal(0.25, 2)[0], 1, "DIVERGED", "loss inf at step 7")
     report = write_report(with_state(record, focal(0.75, 0)[0], 0, "MISSING"), tmp_path / "new" / "report")
@@ -49,6 +43,7 @@ def test_everything_is_written(tmp_path: Path) -> None:
     assert "no verdict" in report.headline and "1 missing" in report.headline
 
 
+@pytest.mark.usefixtures("same_picture")
 def test_equal_studies_give_equal_files(tmp_path: Path) -> None:
     first = write_report(grid([0, 1], (0.25,), (1.0, 2.0)), tmp_path / "a")
     # The store may return the records in any order.
@@ -119,13 +114,13 @@ def test_a_figure_that_cannot_be_drawn_is_listed_and_its_old_file_goes(
     assert not left & OF_THE_TABLES and "Not drawn: " in report.arms_md.read_text(encoding="utf-8")
 
 
-@pytest.mark.usefixtures("one_figure")
+@pytest.mark.usefixtures("same_picture")
 def test_without_plain_bce_the_report_says_so(tmp_path: Path) -> None:
     report = write_report(study([(bce(4.0), 0.4), (focal(0.5, 1), 0.4)], [0, 1]), tmp_path)
     assert "has no plain BCE arm" in report.arms_md.read_text(encoding="utf-8")
 
 
-@pytest.mark.usefixtures("one_figure")
+@pytest.mark.usefixtures("same_picture")
 def test_names_from_data_stay_text(tmp_path: Path) -> None:
     hostile = ('=HYPERLINK("x")|<script>', {"loss.name": "focal", "loss.gamma": "1", "loss.alpha": "a|b"})
     record = dataclasses.replace(
@@ -141,7 +136,7 @@ def test_names_from_data_stay_text(tmp_path: Path) -> None:
     assert "\"'=HYPERLINK" in report.runs_csv.read_text(encoding="utf-8")
 
 
-@pytest.mark.usefixtures("one_figure")
+@pytest.mark.usefixtures("same_picture")
 def test_a_larger_study_gives_the_notes_it_needs(tmp_path: Path) -> None:
     arms = [(bce(), 0.4), (focal(0.5, 1), 0.4)]
     five = write_report(study(arms, range(5)), tmp_path / "5").arms_md.read_text(encoding="utf-8")
