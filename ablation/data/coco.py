@@ -7,18 +7,28 @@ category name. Images without annotations are images without objects.
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar, TypeGuard
+from typing import Any, ClassVar
 
 from ablation.data.dataset import Fault
 from ablation.data.decode import SUFFIXES
-from ablation.data.file_source import FileSource, Reader, leaves, open_root, there_is
+from ablation.data.file_source import FileSource, Reader, leaves, open_root, other_layout, there_is
 from ablation.data.file_split import RawBox, RawExample
 from ablation.data.hash_split import SplitName
+from ablation.data.reading import (
+    MUST_BE_NAME,
+    is_coordinate,
+    is_name,
+    is_whole,
+    load_json,
+    shorten,
+    user_path,
+)
 from ablation.errors import DataError, UsageError, require
+from ablation.records import NOT_IDENTITY
 
 _NO_BOX = "has a segmentation but no bbox; boxes are read from bbox alone"
 
@@ -27,30 +37,31 @@ _NO_BOX = "has a segmentation but no bbox; boxes are read from bbox alone"
 class Coco(FileSource):
     """A data set in COCO's format.
 
-    Objects with iscrowd are ignored: not trained on, and neither missed nor false in evaluation.
+    Objects with iscrowd are ignored: not trained on, and neither missed nor false in evaluation. The paths
+    are no part of a run's identity: what lies there is in the data set's fingerprint.
 
     Attributes:
-        train_json, val_json, test_json: annotation files, relative to root. val_json and test_json
-            may be null: the data set has no such split (see val_share and test_share).
-        train_images, val_images, test_images: folders of the images, relative to root.
+        train_json, val_json, test_json: annotation files, relative to root or absolute. val_json and
+            test_json may be null: the data set has no such split (see val_share and test_share).
+        train_images, val_images, test_images: folders of the images, relative to root or absolute.
     """
 
     name: ClassVar[str] = "coco"
 
-    train_json: str = "annotations/instances_train2017.json"
-    val_json: str | None = "annotations/instances_val2017.json"
-    test_json: str | None = None
-    train_images: str = "train2017"
-    val_images: str = "val2017"
-    test_images: str = "test2017"
+    train_json: str = field(default="annotations/instances_train2017.json", metadata=NOT_IDENTITY)
+    val_json: str | None = field(default="annotations/instances_val2017.json", metadata=NOT_IDENTITY)
+    test_json: str | None = field(default=None, metadata=NOT_IDENTITY)
+    train_images: str = field(default="train2017", metadata=NOT_IDENTITY)
+    val_images: str = field(default="val2017", metadata=NOT_IDENTITY)
+    test_images: str = field(default="test2017", metadata=NOT_IDENTITY)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for split in ("train", "val", "test"):
             for key in (f"{split}_json", f"{split}_images"):
                 value = getattr(self, key)
-                inside = value is None or (value != "" and not leaves(value))
-                require(inside, key, value, "a path inside data.root, relative to it")
+                usable = value is None or (value != "" and "\0" not in value)
+                require(usable, key, value, "a path relative to data.root, or an absolute one")
 
     def reader(self) -> Reader:
         needs = f"must be the folder that holds {self.train_json} and {self.train_images}"
@@ -66,6 +77,13 @@ class _CocoReader(Reader):
     def has(self, split: SplitName) -> bool:
         return getattr(self.source, f"{split}_json") is not None
 
+    def setting(self, split: SplitName) -> str | None:
+        return f"data.{split}_json"
+
+    def is_there(self, split: SplitName) -> bool:
+        name = getattr(self.source, f"{split}_json")
+        return name is not None and os.path.isfile(_within(self.root, name))  # noqa: PTH113
+
     def listing(self, split: SplitName) -> str:
         return str(getattr(self.source, f"{split}_json") or self.source.train_json)
 
@@ -74,10 +92,11 @@ class _CocoReader(Reader):
 
     def read(self, split: SplitName) -> list[RawExample]:
         key = f"{split}_images"
-        folder = self.root / getattr(self.source, key)
-        if not folder.is_dir():
+        folder = _within(self.root, getattr(self.source, key))
+        if not os.path.isdir(folder):  # noqa: PTH112  (False for any path that cannot be looked up)
             raise UsageError(
-                f"data.{key}: {folder} is not a folder; {self.root} holds: {there_is(self.root)}"
+                f"data.{key}: {shorten(str(folder), 200)} is not a folder; {self.root} holds: "
+                f"{there_is(self.root)}{other_layout(self.root, 'coco')}"
             )
         file = self._file(split)
         raws, lost = _read(file, folder)
@@ -91,7 +110,7 @@ class _CocoReader(Reader):
     def _file(self, split: SplitName) -> _File:
         if split not in self._loaded:
             name = getattr(self.source, f"{split}_json")
-            self._loaded[split] = _load(self.root / name, f"data.{split}_json", self.root)
+            self._loaded[split] = _load(_within(self.root, name), f"data.{split}_json", self.root)
         return self._loaded[split]
 
 
@@ -107,14 +126,13 @@ class _File:
 
 def _load(path: Path, key: str, root: Path) -> _File:
     try:
-        content = json.loads(path.read_bytes())
+        content = load_json(path)
     except FileNotFoundError:
-        candidates = sorted(str(other.relative_to(root)) for other in root.glob("**/*.json"))[:8]
-        raise UsageError(f"{key}: no file {path}; there is: {', '.join(candidates) or 'no .json'}") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: is not JSON: {error}") from error
+        candidates = sorted(str(json_file.relative_to(root)) for json_file in root.glob("**/*.json"))[:8]
+        available = ", ".join(candidates) or "no .json"
+        hint = "" if key == "data.train_json" else f"; where there is no such split, set {key}=null"
+        hint += other_layout(root, "coco")
+        raise UsageError(f"{key}: no file {path}; there is: {available}{hint}") from None
     lists = []
     for name in ("images", "annotations", "categories"):
         entries = content.get(name) if isinstance(content, dict) else None
@@ -122,7 +140,7 @@ def _load(path: Path, key: str, root: Path) -> _File:
             raise DataError(f"{path}: has no list {name!r}; a COCO file has images, annotations, categories")
         for number, entry in enumerate(entries):
             if not isinstance(entry, dict):
-                raise DataError(f"{path}: {name}[{number}] is {entry!r:.40}, must be a mapping")
+                raise DataError(f"{path}: {name}[{number}] is {shorten(entry, 40)}, must be a mapping")
         lists.append(entries)
     images, annotations, categories = lists
     if not images:
@@ -134,11 +152,12 @@ def _categories(path: Path, entries: Sequence[dict[str, Any]]) -> dict[int, str]
     names: dict[int, str] = {}
     for number, entry in enumerate(entries):
         identity, name = entry.get("id"), entry.get("name")
-        if not _whole(identity) or not isinstance(name, str) or not name:
-            what = f"categories[{number}] has id {identity!r} and name {name!r}"
-            raise DataError(f"{path}: {what}; must be a whole number and a text")
+        if not is_whole(identity) or not is_name(name):
+            what = f"categories[{number}] has id {_short(identity)} and name {_short(name)}"
+            raise DataError(f"{path}: {what}; must be a whole number and {MUST_BE_NAME}")
         if identity in names or name in names.values():
-            raise DataError(f"{path}: categories[{number}]: id {identity} or name {name!r} is there twice")
+            twice = f"id {identity} or name {_short(name)}"
+            raise DataError(f"{path}: categories[{number}]: {twice} is there twice")
         names[identity] = name
     if not names:
         raise DataError(f"{path}: lists no category, so there are no classes")
@@ -151,24 +170,24 @@ def _read(file: _File, folder: Path) -> tuple[list[RawExample], list[str]]:
     seen: dict[str, int] = {}
     for number, image in enumerate(file.images):
         identity, name = image.get("id"), image.get("file_name")
-        if not _whole(identity) or not isinstance(name, str) or not name:
-            what = f"images[{number}] has id {identity!r} and file_name {name!r}"
-            raise DataError(f"{file.path}: {what}; must be a whole number and a text")
+        if not is_whole(identity) or not is_name(name):
+            what = f"images[{number}] has id {_short(identity)} and file_name {_short(name)}"
+            raise DataError(f"{file.path}: {what}; must be a whole number and {MUST_BE_NAME}")
         if identity in names:
             raise DataError(f"{file.path}: image id {identity} is there twice ({names[identity]}, {name})")
         if leaves(name):
             raise DataError(f"{file.path}: image {identity}: {name!r} leads out of the data set")
         names[identity] = name
         if _stem(name) in seen:
-            other = names[seen[_stem(name)]]
-            raise DataError(f"{file.path}: images {other} and {name} have one name; list an image once")
+            first = names[seen[_stem(name)]]
+            raise DataError(f"{file.path}: images {first} and {name} have one name; list an image once")
         seen[_stem(name)] = identity
     boxes: dict[int, list[RawBox]] = {identity: [] for identity in names}
     lost: list[str] = []
     for annotation in file.annotations:
-        where, image_id = f"annotation {annotation.get('id')}", annotation.get("image_id")
-        if not _whole(image_id) or image_id not in boxes:
-            lost.append(f"{where}: image_id {image_id!r} is not among the images")
+        where, image_id = f"annotation {shorten(annotation.get('id'), 40)}", annotation.get("image_id")
+        if not is_whole(image_id) or image_id not in boxes:
+            lost.append(f"{where}: image_id {_short(image_id)} is not among the images")
         elif not annotation.get("bbox") and annotation.get("segmentation"):
             lost.append(f"{where}: {_NO_BOX}")
         else:
@@ -185,7 +204,7 @@ def _example(path: Path, folder: Path, name: str, image: dict[str, Any], boxes: 
     if Path(name).suffix.lower() not in SUFFIXES:
         damage = f"image {image['id']}: {name} is none of {', '.join(SUFFIXES)}"
     width, height = image.get("width"), image.get("height")
-    stated = (width, height) if _whole(width) and _whole(height) and width and height else None
+    stated = (width, height) if is_whole(width) and is_whole(height) and width and height else None
     return RawExample(
         name=_stem(name), image=folder / name, annotation=path, boxes=boxes, stated_px=stated, damage=damage
     )
@@ -193,19 +212,21 @@ def _example(path: Path, folder: Path, name: str, image: dict[str, Any], boxes: 
 
 def _box(annotation: dict[str, Any], where: str, categories: dict[int, str]) -> RawBox:
     category = annotation.get("category_id")
-    label = categories.get(category) if _whole(category) else None
-    wrong = None if label is not None else f"category_id {category!r} is not one of {_few(categories)}"
-    bbox = annotation.get("bbox")
-    numbers = bbox if isinstance(bbox, list) and all(_number(value) for value in bbox) else []
+    label = categories.get(category) if is_whole(category) else None
+    wrong = None if label is not None else f"category_id {_short(category)} is not one of {_few(categories)}"
+    bbox, crowd = annotation.get("bbox"), annotation.get("iscrowd", 0)
+    numbers = bbox if isinstance(bbox, list) and all(is_coordinate(value) for value in bbox) else []
     if len(numbers) != 4:
-        wrong = wrong or f"bbox {bbox!r:.60} must be four numbers: x, y, width, height"
+        wrong = wrong or f"bbox {shorten(bbox, 60)} must be four numbers: x, y, width, height"
         numbers = [0.0] * 4
+    if crowd is not None and crowd not in (0, 1):
+        wrong = wrong or f"iscrowd {_short(crowd)} must be 0 or 1"
     x, y, width, height = (float(value) for value in numbers)
     return RawBox(
         where=where if label is None else f"{where} ({label})",
         label=label or "",
         corners_xyxy=(x, y, x + width, y + height),
-        ignored=annotation.get("iscrowd", 0) not in (0, None),
+        ignored=crowd == 1,
         wrong=wrong,
     )
 
@@ -231,9 +252,11 @@ def _few(categories: dict[int, str]) -> str:
     return listed + (", ..." if len(categories) > 8 else "")
 
 
-def _whole(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _short(value: object) -> str:
+    """As Python writes it, so that a text is told from a number."""
+    return repr(shorten(value)) if isinstance(value, str) else shorten(value)
 
 
-def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+def _within(root: Path, name: str) -> Path:
+    """A path of the settings: relative to root, or absolute."""
+    return root / user_path("data", name)

@@ -96,6 +96,10 @@ class DataSource(ABC):
     def open(self) -> DetectionData:
         """Read the annotations of train and val. Raises UsageError or DataError with one line."""
 
+    def has_test(self) -> bool:
+        """Whether there is a test split, which `ablation confirm` needs; opens no image of it."""
+        return True
+
     @abstractmethod
     def open_test(self) -> Split:
         """Read the test split: only for confirming a study that has been decided on val."""

@@ -143,7 +143,7 @@ def _checked_size(width: int, height: int, max_pixels: int) -> tuple[int, int]:
     if width * height > max_pixels:
         raise OversizedImage(
             f"is {width} x {height} px, more than {_limit(max_pixels)} allows; make it smaller, or raise the "
-            f"limit if memory suffices ({3 * width * height / 1e9:.1f} GB an image)"
+            f"limit ({3 * width * height / 1e9:.1f} GB for each such image)"
         )
     return width, height
 

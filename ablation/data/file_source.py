@@ -7,6 +7,7 @@ they are written; everything else happens here, so that it happens in the same w
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -14,10 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ablation.data.cache import MODES, cached
+from ablation.data.class_names import check_classes
 from ablation.data.dataset import DataSource, DetectionData, Fault, Split
 from ablation.data.decode import MAX_PIXELS
 from ablation.data.file_split import BAD_BOXES, RawExample, build_split
 from ablation.data.hash_split import SplitName, take
+from ablation.data.reading import shorten, user_path
 from ablation.errors import UsageError, require
 from ablation.records import NOT_IDENTITY
 
@@ -32,9 +35,20 @@ class Reader(ABC):
     def __init__(self) -> None:
         self.faults: dict[SplitName, list[Fault]] = {"train": [], "val": [], "test": []}
 
+    classes_are_derived = False
+    """Whether the class names are those that occur in the annotations, and stand in no list."""
+
     @abstractmethod
     def has(self, split: SplitName) -> bool:
-        """Whether the data set has this split of its own. True for train."""
+        """Whether the settings name such a split of the data set's own. True for train."""
+
+    @abstractmethod
+    def is_there(self, split: SplitName) -> bool:
+        """Whether it has one, and what lists its images exists."""
+
+    @abstractmethod
+    def setting(self, split: SplitName) -> str | None:
+        """The setting that names the split, "data.val_set"; None: a file of the data set does."""
 
     @abstractmethod
     def read(self, split: SplitName) -> list[RawExample]:
@@ -97,13 +111,17 @@ class FileSource(DataSource):
         reader = self.reader()
         parts = self._parts(reader, ("train", "val"))
         classes = reader.classes([*parts["train"], *parts["val"]])
+        faults = check_classes(classes, parts["train"], parts["val"], derived=reader.classes_are_derived)
         return DetectionData(
             name=self.name,
             classes=classes,
             train=self._build(reader, "train", parts["train"], classes),
             val=self._build(reader, "val", parts["val"], classes),
-            faults=_shared(reader, parts, "train", "val"),
+            faults=[*_shared(reader, parts, "train", "val"), *faults],
         )
+
+    def has_test(self) -> bool:
+        return self.test_share > 0 or self.reader().is_there("test")
 
     def open_test(self) -> Split:
         reader = self.reader()
@@ -123,10 +141,17 @@ class FileSource(DataSource):
         """The images of each split in `splits`: the data set's own, or drawn from train."""
         shares: dict[SplitName, float] = {"val": self.val_share, "test": self.test_share}
         for split, share in shares.items():
-            if share and reader.has(split):
+            setting, listing = reader.setting(split), reader.listing(split)
+            if share and reader.is_there(split):
+                other = "" if setting is None else f"; to leave it unused, set {setting}=null"
                 raise UsageError(
                     f"data.{split}_share: found {share:g}, must be 0: the data set has its own {split} "
-                    f"split ({reader.listing(split)})"
+                    f"split ({listing}){other}"
+                )
+            if share and reader.has(split):
+                raise UsageError(
+                    f"{setting}: names {listing}, which does not exist; to draw {split} from train by "
+                    f"data.{split}_share={share:g}, add {setting}=null"
                 )
         if not reader.has("val") and not self.val_share:
             raise UsageError(
@@ -146,7 +171,7 @@ class FileSource(DataSource):
     def _build(
         self, reader: Reader, name: SplitName, raws: Sequence[RawExample], classes: tuple[str, ...]
     ) -> Split:
-        folder = Path(self.cache_dir).expanduser()
+        folder = user_path("data.cache_dir", self.cache_dir)
         memory = None if self.cache == "none" else folder
         split = build_split(
             raws,
@@ -164,15 +189,33 @@ def open_root(text: str, needs: str) -> Path:
     """The folder that data.root names. Raises UsageError saying what it `needs` to be."""
     if not text:
         raise UsageError(f"data.root: not set, {needs}")
-    root = Path(text).expanduser()
-    if not root.is_dir():
-        raise UsageError(f"data.root: found {text}, which is not a folder; {needs}")
+    root = user_path("data.root", text)
+    if not os.path.isdir(root):  # noqa: PTH112  (False for any path that cannot be looked up)
+        raise UsageError(f"data.root: found {shorten(text, 200)}, which is not a folder; {needs}")
+    try:
+        next(root.iterdir(), None)
+    except OSError as error:
+        raise UsageError(f"data.root: {root} cannot be listed: {error.strerror}; {needs}") from None
     return root
+
+
+def other_layout(root: Path, name: str) -> str:
+    """A hint where a folder looks like another format than `name`: "; it looks like ..., as data=yolo"."""
+    looks = {
+        "voc": (root / "ImageSets").is_dir() or (root / "Annotations").is_dir(),
+        "yolo": any(root.glob("data.y*ml")) or (root / "labels").is_dir(),
+        "coco": any(root.glob("annotations/*.json")) or any(root.glob("*coco*.json")),
+    }
+    others = [f"data={key}" for key, likely in looks.items() if likely and key != name]
+    return f"; it looks like the layout of {' or '.join(others)}" if others else ""
 
 
 def there_is(folder: Path) -> str:
     """The first names in a folder, for messages."""
-    names = sorted(path.name for path in folder.iterdir())
+    try:
+        names = sorted(path.name for path in folder.iterdir())
+    except OSError as error:
+        return f"nothing that can be listed ({error.strerror})"
     return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") or "nothing"
 
 

@@ -8,7 +8,7 @@ images and boxes is one data set with one fingerprint in every format.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -19,6 +19,7 @@ from ablation.data.dataset import Example, Fault, Image, Split
 from ablation.data.decode import MAX_PIXELS, DamagedImage, decode, read_content
 from ablation.data.image_check import CheckedImage, check_images
 from ablation.data.orientation import UPRIGHT, swaps_sides, upright_box
+from ablation.data.reading import nearest, shorten
 from ablation.errors import DataError
 from ablation.files import canonical_json, sha256_text
 
@@ -250,6 +251,11 @@ def _example(
     )
 
 
+def _listed(names: Iterable[str], most: int = 20) -> str:
+    first = list(names)
+    return ", ".join(first[:most]) + (f", and {len(first) - most} more" if len(first) > most else "")
+
+
 def _check_box(
     box: RawBox, size_px: tuple[int, int], indices: Mapping[str, int], normalised: bool
 ) -> tuple[list[float] | None, str | None]:
@@ -257,7 +263,9 @@ def _check_box(
     if box.wrong is not None:
         return None, box.wrong
     if box.label not in indices:
-        return None, f"class {box.label!r} is not one of data.classes ({', '.join(indices)})"
+        close = nearest(box.label, list(indices))
+        hint = "" if close is None else f"; did you mean {close!r}?"
+        return None, f"class {shorten(box.label)!r} is not one of the classes ({_listed(indices)}){hint}"
     width, height = size_px
     limits = (width, height, width, height)
     values = list(_numbers(box))

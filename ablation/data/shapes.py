@@ -8,7 +8,6 @@ rest of every image as it was: a study over `contrast` or `missing_share` sees t
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from ablation.data.cache import MODES, cached
 from ablation.data.dataset import DataSource, DetectionData, Example, Fault, Image, Split
+from ablation.data.reading import user_path
 from ablation.data.shapes_drawing import NAMES, Scene, compose, draw
 from ablation.errors import require
 from ablation.files import canonical_json, sha256_text
@@ -119,7 +119,7 @@ class Shapes(DataSource):
 
     def _split(self, name: str, count: int) -> Split:
         split = ShapesSplit(self, name, count)
-        folder = Path(self.cache_dir).expanduser()
+        folder = user_path("data.cache_dir", self.cache_dir)
         return cached(split, mode=self.cache, folder=folder, key=split.pixels_key())
 
 

@@ -19,11 +19,24 @@ from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from ablation.data.decode import SUFFIXES
-from ablation.data.file_source import FileSource, Reader, leaves, open_root, there_is, use_ignored
+from ablation.data.file_source import (
+    FileSource,
+    Reader,
+    leaves,
+    open_root,
+    other_layout,
+    there_is,
+    use_ignored,
+)
 from ablation.data.file_split import RawBox, RawExample
 from ablation.data.hash_split import SplitName
+from ablation.data.reading import MUST_BE_NAME, is_name, read_file, read_lines, shorten
+from ablation.data.reading import number as number_of
 from ablation.errors import DataError, UsageError, require
 
+_CORNERS = tuple(f"bndbox/{key}" for key in ("xmin", "ymin", "xmax", "ymax"))
+_ONCE = ("name", "bndbox", "difficult", *_CORNERS)
+_FLAGS = {"0": False, "1": True, "false": False, "true": True}
 _FOLDERS = ("Annotations", "JPEGImages", "ImageSets/Main")
 
 
@@ -51,7 +64,8 @@ class Voc(FileSource):
         super().__post_init__()
         if self.classes is not None:
             unique = len(set(self.classes)) == len(self.classes) > 0
-            require(unique, "classes", list(self.classes), "null or a list of different names")
+            usable = unique and all(is_name(name) for name in self.classes)
+            require(usable, "classes", list(self.classes), "null or a list of different names")
         for key in ("train_set", "val_set", "test_set"):
             value = getattr(self, key)
             if value is None and key != "train_set":
@@ -66,6 +80,7 @@ class Voc(FileSource):
         if missing:
             inside = sorted(path.parent.parent.name for path in root.glob("*/ImageSets/Main"))
             hint = f"did you mean {root / inside[0]}?" if inside else f"there is: {there_is(root)}"
+            hint += "" if inside else other_layout(root, self.name)
             raise UsageError(f"data.root: {root} has no {', '.join(missing)}; {hint}")
         return _VocReader(self, root)
 
@@ -77,6 +92,16 @@ class _VocReader(Reader):
 
     def has(self, split: SplitName) -> bool:
         return self._set(split) is not None
+
+    def setting(self, split: SplitName) -> str | None:
+        return f"data.{split}_set"
+
+    def is_there(self, split: SplitName) -> bool:
+        return self.has(split) and (self.root / self.listing(split)).is_file()
+
+    @property
+    def classes_are_derived(self) -> bool:
+        return self.source.classes is None
 
     def listing(self, split: SplitName) -> str:
         return f"ImageSets/Main/{self._set(split) or self.source.train_set}.txt"
@@ -116,12 +141,11 @@ def _images(folder: Path) -> dict[str, list[Path]]:
 def _stems(root: Path, key: str, name: str) -> list[str]:
     path = root / "ImageSets" / "Main" / f"{name}.txt"
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_lines(path, "a list of image names")
     except FileNotFoundError:
-        available = ", ".join(sorted(other.stem for other in path.parent.glob("*.txt"))) or "nothing"
-        raise UsageError(f"data.{key}: no file {path}; there is: {available}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as a list of image names: {error}") from error
+        available = ", ".join(sorted(listed.stem for listed in path.parent.glob("*.txt"))) or "nothing"
+        hint = "" if key == "train_set" else f"; where there is no such split, set data.{key}=null"
+        raise UsageError(f"data.{key}: no file {path}; there is: {available}{hint}") from None
     stems: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
         stem = line.strip()
@@ -129,6 +153,8 @@ def _stems(root: Path, key: str, name: str) -> list[str]:
             stem = stem[: -len(Path(stem).suffix)]
         if not stem:
             continue
+        if not is_name(stem):
+            raise DataError(f"{path}: line {number}: {shorten(stem)!r} must be {MUST_BE_NAME}")
         if leaves(stem):
             raise DataError(f"{path}: line {number}: {stem!r} leads out of the data set")
         if stem in stems:
@@ -148,15 +174,20 @@ def _read_annotation(root: Path, stem: str, images: Sequence[Path]) -> RawExampl
         return RawExample(name=stem, image=image, annotation=path, damage=why)
 
     try:
-        tree: Element = fromstring(path.read_bytes())
+        tree: Element = fromstring(read_file(path))
     except FileNotFoundError:
         return damaged("is missing; every image of a set needs its annotation")
-    except OSError as error:
-        return damaged(f"cannot be read: {error.strerror}")
+    except DataError as error:
+        return damaged(str(error).split(": ", 1)[1])
     except DefusedXmlException as error:
         return damaged(f"is refused: it declares XML entities ({type(error).__name__})")
     except (ParseError, ValueError, LookupError) as error:
         return damaged(f"is not well-formed XML: {error}")
+    if tree.tag != "annotation":
+        return damaged(f"is <{shorten(tree.tag)}>, must be <annotation>")
+    strays = {element.tag for element in tree.iter() if element.find("bndbox") is not None}
+    if strays - {"object", "part"}:
+        return damaged(f"has a bndbox in <{shorten(min(strays - {'object', 'part'}))}>, must be in <object>")
     filename = (tree.findtext("filename") or "").strip()
     if leaves(filename) and filename:
         return damaged(f"names the image {filename!r}, which leads out of the data set")
@@ -164,31 +195,31 @@ def _read_annotation(root: Path, stem: str, images: Sequence[Path]) -> RawExampl
         candidates = "/".join(f"{stem}{suffix}" for suffix in SUFFIXES)
         return damaged(f"has no image: JPEGImages holds none of {candidates}")
     if len(images) > 1:
-        return damaged(f"has {len(images)} images: {', '.join(other.name for other in images)}; keep one")
+        return damaged(f"has {len(images)} images: {', '.join(image.name for image in images)}; keep one")
     boxes = [_read_object(element, number) for number, element in enumerate(tree.findall("object"), start=1)]
     return RawExample(name=stem, image=image, annotation=path, boxes=boxes, stated_px=_stated(tree))
 
 
 def _read_object(element: Element, number: int) -> RawBox:
     label = (element.findtext("name") or "").strip()
-    corners = [_number(element.findtext(f"bndbox/{key}")) for key in ("xmin", "ymin", "xmax", "ymax")]
-    difficult = (element.findtext("difficult") or "0").strip() not in ("0", "")
+    corners = [number_of(element.findtext(path)) for path in _CORNERS]
+    difficult = (element.findtext("difficult") or "0").strip().lower() or "0"
+    wrong = None if difficult in _FLAGS else f"difficult is {shorten(difficult)!r}, must be 0 or 1"
+    repeated = [name for name in _ONCE if len(element.findall(name)) > 1]
+    if repeated:
+        wrong = f"{repeated[0]} is there more than once"
+    if label and not is_name(label):
+        label, wrong = "", f"name {shorten(label)!r} must be {MUST_BE_NAME}"
     return RawBox(
-        where=f"object {number} ({label})",
+        where=f"object {number} ({shorten(label)})",
         label=label,
         corners_xyxy=(corners[0], corners[1], corners[2], corners[3]),
-        ignored=difficult,
+        ignored=_FLAGS.get(difficult, False),
+        wrong=wrong,
     )
 
 
 def _stated(tree: Element) -> tuple[int, int] | None:
-    width, height = (_number(tree.findtext(f"size/{key}")) for key in ("width", "height"))
+    width, height = (number_of(tree.findtext(f"size/{key}")) for key in ("width", "height"))
     # Some tools write 0 x 0 for "not known".
     return (int(width), int(height)) if width and height and width < 1e9 and height < 1e9 else None
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        return None

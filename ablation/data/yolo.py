@@ -13,14 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
-import yaml
-
 from ablation.data.dataset import Fault
 from ablation.data.decode import SUFFIXES
-from ablation.data.file_source import FileSource, Reader, leaves, open_root, there_is
+from ablation.data.file_source import FileSource, Reader, leaves, open_root, other_layout, there_is
 from ablation.data.file_split import RawBox, RawExample
 from ablation.data.hash_split import SplitName
+from ablation.data.reading import MUST_BE_NAME, is_name, is_whole, read_lines, shorten
+from ablation.data.reading import number as number_of
 from ablation.errors import DataError, UsageError, require
+from ablation.yaml_files import load_yaml
 
 _UNREAD_SUFFIXES = (".bmp", ".dng", ".gif", ".heic", ".jp2", ".mpo", ".tif", ".tiff", ".webp")
 _LARGEST_SHARE = 2.0
@@ -67,6 +68,12 @@ class _YoloReader(Reader):
     def has(self, split: SplitName) -> bool:
         return split == "train" or self.content.get(split) not in (None, "", [])
 
+    def is_there(self, split: SplitName) -> bool:
+        return self.has(split)
+
+    def setting(self, split: SplitName) -> str | None:
+        return None
+
     def listing(self, split: SplitName) -> str:
         return f"{self.path.name}: {split if self.has(split) else 'train'}"
 
@@ -79,11 +86,11 @@ class _YoloReader(Reader):
         faults = self.faults[split] = []
         images: dict[str, Path] = {}
         for entry in entries:
-            if not isinstance(entry, str) or not entry:
+            if not is_name(entry):
                 must = "a folder, a .txt file, or a list of these"
-                raise DataError(f"{self.path}: {split}: found {value!r}, must be {must}")
+                raise DataError(f"{self.path}: {split}: found {_short(value)}, must be {must}")
             place = self._find(entry, split)
-            if place.is_dir():
+            if os.path.isdir(place):  # noqa: PTH112
                 files = _in_folder(place, faults)
             elif place.suffix == ".txt":
                 files = self._in_list(place)
@@ -99,7 +106,7 @@ class _YoloReader(Reader):
                     )
                 images[name] = path
         if not images:
-            raise DataError(f"{self.path}: {split}: no image ({', '.join(SUFFIXES)}) in {value}")
+            raise DataError(f"{self.path}: {split}: no image ({', '.join(SUFFIXES)}) in {_short(value)}")
         return self._annotated(images, faults)
 
     def _annotated(self, images: dict[str, Path], faults: list[Fault]) -> list[RawExample]:
@@ -128,23 +135,24 @@ class _YoloReader(Reader):
     def _find(self, entry: str, split: SplitName) -> Path:
         """The folder or list that an entry names: the first of its readings that is inside root and there."""
         base = self.content.get("path") or "."
-        if not isinstance(base, str):
-            raise DataError(f"{self.path}: path: found {base!r}, must be a folder")
+        if not is_name(base):
+            raise DataError(f"{self.path}: path: found {_short(base)}, must be a folder")
         here = self.path.parent
         tried = [self.root / base / entry, here / base / entry, here / entry, self.root / entry]
         below = [part for part in PurePosixPath(entry).parts if part not in ("..", "/")]
         tried.append(self.root.joinpath(*below))
         inside = [path for path in map(self._inside, tried) if path is not None]
         for path in inside:
-            if path.exists():
+            if os.path.exists(path):  # noqa: PTH110
                 return path
         if self._inside(tried[0]) is None:
             raise DataError(
-                f"{self.path}: {split}: {entry!r} (path {base!r}) leads out of {self.root}, and nothing is "
-                "read there; set data.root to the folder that holds everything"
+                f"{self.path}: {split}: {_short(entry)} (path {_short(base)}) leads out of {self.root}, and "
+                "nothing is read there; set data.root to the folder that holds everything"
             )
         raise DataError(
-            f"{self.path}: {split}: {inside[0]} not found; {self.root} holds: {there_is(self.root)}"
+            f"{self.path}: {split}: {shorten(str(inside[0]), 200)} not found; {self.root} holds: "
+            f"{there_is(self.root)}"
         )
 
     def _inside(self, path: Path) -> Path | None:
@@ -154,38 +162,32 @@ class _YoloReader(Reader):
 
     def _in_list(self, path: Path) -> list[tuple[str, Path]]:
         """The images of a .txt file; a line is relative to the file, to `path`, or to root."""
-        try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{path}: cannot be read as a list of images: {error}") from error
+        lines = read_lines(path, "a list of images")
         base = self.root / str(self.content.get("path") or ".")
         images = []
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             text = line.strip().replace("\\", "/")
-            if PurePosixPath(text).suffix.lower() not in SUFFIXES or "\0" in text:
-                raise DataError(f"{path}: line {number}: {text!r} is none of {', '.join(SUFFIXES)}")
+            if PurePosixPath(text).suffix.lower() not in SUFFIXES or not is_name(text):
+                raise DataError(f"{path}: line {number}: {_short(text)} is none of {', '.join(SUFFIXES)}")
             tried = [self._inside(folder / text) for folder in (path.parent, base, self.root)]
             inside = [image for image in tried if image is not None]
             if not inside:
                 raise DataError(f"{path}: line {number}: {text!r} leads out of the data set ({self.root})")
             # A file that is nowhere is reported as a missing image, which skip_damaged may leave out.
-            image = next((image for image in inside if image.exists()), inside[0])
+            image = next((image for image in inside if os.path.exists(image)), inside[0])  # noqa: PTH110
             images.append((image.stem, image))
         return images
 
 
 def _load(path: Path, root: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        content = load_yaml(path)
     except FileNotFoundError:
-        candidates = ", ".join(sorted(other.name for other in root.glob("*.y*ml"))) or there_is(root)
-        raise UsageError(f"data.file: no file {path}; there is: {candidates}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
-    except (yaml.YAMLError, RecursionError) as error:
-        raise DataError(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
+        candidates = ", ".join(sorted(yaml_file.name for yaml_file in root.glob("*.y*ml"))) or there_is(root)
+        hint = other_layout(root, "yolo")
+        raise UsageError(f"data.file: no file {path}; there is: {candidates}{hint}") from None
     if not isinstance(content, dict) or "train" not in content or "names" not in content:
         raise DataError(f"{path}: must have the keys train, val and names")
     return content
@@ -196,28 +198,38 @@ def _names(path: Path, content: dict[str, Any]) -> tuple[str, ...]:
     must = "must be a list of different texts, or a mapping of 0, 1, ... to them"
     names = stated
     if isinstance(stated, dict):
-        keyed = {int(key): name for key, name in stated.items() if str(key).isdecimal()}
+        keyed = {key: name for key, name in stated.items() if is_whole(key)}
+        keyed |= {int(key): name for key, name in stated.items() if isinstance(key, str) and key.isdecimal()}
         if sorted(keyed) != list(range(len(stated))):
             raise DataError(f"{path}: names: found the keys {_short(list(stated))}; {must}")
         names = [keyed[index] for index in range(len(keyed))]
-    # A class may be called 1 or yes, which YAML reads as a number and a truth value.
-    fine = isinstance(names, list) and all(isinstance(name, str | int | float) for name in names)
-    texts = tuple(str(name).strip() for name in names) if fine else ()
-    if not texts or not all(texts) or len(set(texts)) != len(texts):
+    if not isinstance(names, list) or not names:
         raise DataError(f"{path}: names: found {_short(stated)}; {must}")
-    if count is not None and count != len(texts):
-        raise DataError(f"{path}: nc: found {count!r}, must be {len(texts)}: there are so many names")
+    texts = tuple(_class_name(path, index, name) for index, name in enumerate(names))
+    if len(set(texts)) != len(texts):
+        raise DataError(f"{path}: names: found {_short(stated)}; {must}")
+    if count is not None and (not is_whole(count) or count != len(texts)):
+        raise DataError(f"{path}: nc: found {_short(count)}, must be {len(texts)}, the number of names")
     return texts
 
 
+def _class_name(path: Path, index: int, name: object) -> str:
+    """The name of class `index`; one called 1 is a number in YAML and need not be in quotes."""
+    text = str(name).strip() if is_whole(name) else name.strip() if isinstance(name, str) else None
+    if not is_name(text):
+        must = f"{MUST_BE_NAME}; a number with a point, true, false and null need quotes"
+        raise DataError(f"{path}: names: class {index} is {_short(name)}, must be {must}")
+    return text
+
+
 def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    """As Python writes it, so that a text is told from a number."""
+    return repr(shorten(value)) if isinstance(value, str) else shorten(value)
 
 
 def _in_folder(folder: Path, faults: list[Fault]) -> list[tuple[str, Path]]:
     """Images below a folder, each named by its path from there without ending."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = sorted(path for path in folder.rglob("*") if os.path.isfile(path))  # noqa: PTH113
     unread = [path for path in files if path.suffix.lower() in _UNREAD_SUFFIXES]
     if unread:
         what = f"{len(unread)} files are images of a kind that is not read (this is the first)"
@@ -232,11 +244,12 @@ def _in_folder(folder: Path, faults: list[Fault]) -> list[tuple[str, Path]]:
 def _read_labels(name: str, image: Path, label: Path, names: Sequence[str]) -> RawExample | None:
     """The image with its boxes, or None if it has no label file."""
     try:
-        lines = label.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_lines(label, "boxes")
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError) as error:
-        return RawExample(name=name, image=image, annotation=label, damage=f"cannot be read: {error}")
+    except DataError as error:
+        damage = str(error).split(": ", 1)[1]
+        return RawExample(name=name, image=image, annotation=label, damage=damage)
     boxes = [_box(line, number, names) for number, line in enumerate(lines, start=1) if line.strip()]
     return RawExample(name=name, image=image, annotation=label, boxes=boxes, normalised=True)
 
@@ -244,19 +257,20 @@ def _read_labels(name: str, image: Path, label: Path, names: Sequence[str]) -> R
 def _box(line: str, number: int, names: Sequence[str]) -> RawBox:
     words = line.split()
     where = f"line {number}"
-    try:
-        values = [float(word) for word in words]
-    except ValueError:
+    values = [value for value in map(number_of, words) if value is not None]
+    if len(values) < len(words):
         return _wrong(where, f"{_short(line.strip())} must be five numbers: class cx cy w h")
     if len(values) != 5:
         polygon = " (a polygon? only boxes are read)" if len(values) >= 7 and len(values) % 2 else ""
         return _wrong(where, f"has {len(values)} numbers{polygon}, must have five: class cx cy w h")
     kind, cx, cy, width, height = values
     if not kind.is_integer() or not 0 <= kind < len(names):
-        return _wrong(where, f"class {words[0]} is not one of 0 .. {len(names) - 1}, the names of data.yaml")
+        return _wrong(
+            where, f"class {shorten(words[0])} is not one of 0 .. {len(names) - 1}, the names of data.yaml"
+        )
     label = names[int(kind)]
     if max(abs(value) for value in values[1:]) > _LARGEST_SHARE:
-        text = " ".join(words[1:])
+        text = shorten(" ".join(words[1:]))
         return _wrong(where, f"box {text} must be shares of the image's width and height, 0 to 1, not pixels")
     corners = (cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2)
     return RawBox(where=f"{where} ({label})", label=label, corners_xyxy=corners)

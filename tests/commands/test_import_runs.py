@@ -143,7 +143,7 @@ def test_metrics_come_from_the_detections_where_they_are_given(tmp_path: Path) -
     [
         ([HITS[0] | {"category_id": 4}], r"bad\.json: detection 1: category_id 4 is not in the ground truth"),
         ([HITS[0], HITS[0] | {"image_id": 8}], r"bad\.json: detection 2: image_id 8"),
-        ([HITS[0] | {"score": float("nan")}], r"bad\.json: detection 1: score nan is not finite"),
+        ([HITS[0] | {"score": float("nan")}], r"bad\.json: detection 1: score nan must be a finite number"),
         ([HITS[0] | {"bbox": [1, 2, 3]}], r"bad\.json: detection 1: bbox"),
         ({"a": 1}, r"bad\.json: must be a list"),
     ],

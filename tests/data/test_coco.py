@@ -244,7 +244,7 @@ def test_wrong_settings_say_what_is_there(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("train_json", "../x.json"), ("val_images", "/x"), ("val_share", 1.0), ("bad_boxes", "x")],
+    [("train_json", ""), ("val_images", "a\0"), ("val_share", 1.0), ("bad_boxes", "x"), ("max_pixels", 0)],
 )
 def test_a_value_out_of_range_is_named(key: str, value: object) -> None:
     with pytest.raises(ValueError, match=rf"^{key}: found .*, must be "):

@@ -149,7 +149,7 @@ def _outcome(reader: Reader, place: Path, undamaged: Any) -> tuple[str, str]:
         text = str(error)
         if "\n" in text or not text.strip():
             return "unclean", f"not one line: {text!r}"
-        if re.search(r"\bmemory\b|\ballocate|unexpected", text):
+        if re.search(r"\bmemory\b|\ballocate|unexpected \w*(Error|Exception)", text):
             return "unclean", f"asked for too much memory, or did not expect it: {text}"
         if reader.names and not any(name in text for name in reader.names):
             return "unclean", f"names none of {reader.names}: {text}"

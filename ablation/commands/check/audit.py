@@ -100,6 +100,7 @@ class Audit:
         cells: split -> what the assigner makes of it; empty if it was not computed.
         unserved_px: those of the model's anchors that no head serves (YOLOv4-tiny has one): boxes that
             they fit best go to the next best.
+        has_test: whether there is a test split, which `ablation confirm` needs.
         anchors_px: what `model.anchors=auto` makes of the train split; empty without boxes.
     """
 
@@ -114,6 +115,7 @@ class Audit:
     cells: dict[str, SplitCells] = field(default_factory=dict)
     unserved_px: list[tuple[float, float]] = field(default_factory=list)
     anchors_px: list[float] = field(default_factory=list)
+    has_test: bool = True
 
     @property
     def all_faults(self) -> list[Fault]:

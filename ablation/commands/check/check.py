@@ -72,7 +72,7 @@ def check(config: RunConfig, *, test: bool = False, most_images: int = MOST_IMAG
         name: count_cells(split, layout, config.assigner, size_px, most_images)
         for name, split in splits.items()
     }
-    return Checked(dataclasses.replace(counted, cells=cells), refusal)
+    return Checked(dataclasses.replace(counted, cells=cells, has_test=source.has_test()), refusal)
 
 
 def _open(source: DataSource, test: bool) -> tuple[DetectionData, Split | None]:

@@ -76,7 +76,12 @@ def _splits(audit: Audit) -> _Table:
     counts = {name: _split_counts(split) for name, split in audit.splits.items()}
     rows = _with_sum(counts)
     notes = [f"fingerprint of train and val: {audit.fingerprint}"]
-    if "test" not in audit.splits:
+    if not audit.has_test:
+        notes.append(
+            "WARNING: there is no test split, which `ablation confirm` needs; data.test_share=0.2 makes one "
+            "(set it before training)"
+        )
+    elif "test" not in audit.splits:
         notes.append("the test split was not opened; test=true looks at its annotations too")
     return f"Data set {printable(audit.name)}, {len(audit.classes)} classes", notes, head, rows
 

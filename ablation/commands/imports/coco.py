@@ -2,60 +2,39 @@
 
 from __future__ import annotations
 
-import json
-import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ablation.errors import DataError, one_line
-from ablation.files import canonical_json
+from ablation.data.reading import MUST_BE_NAME, is_coordinate, is_name, is_whole, load_json, shorten
+from ablation.errors import DataError
+
+_PARTS = ("images", "annotations", "categories")
+_SIZES = ("width", "height")
 
 
 def read_ground_truth(path: Path) -> tuple[dict[str, Any], dict[int, int]]:
     """COCO's ground truth with categories numbered from 1 and annotations too, and old id -> new id."""
     content = _json(path)
-    parts = ("images", "annotations", "categories")
-    if not isinstance(content, dict) or any(not isinstance(content.get(part), list) for part in parts):
-        raise DataError(f"{path}: must be COCO's ground truth, an object with {', '.join(parts)}")
-    try:
-        categories = sorted(content["categories"], key=lambda category: int(category["id"]))
-        new_ids = {int(category["id"]): index for index, category in enumerate(categories, 1)}
-        images = {int(image["id"]): image | {"id": int(image["id"])} for image in content["images"]}
-        annotations = [
-            _annotation(f"{path}: annotation {number}", number, annotation, images, new_ids)
-            for number, annotation in enumerate(content["annotations"], 1)
-        ]
-        names = [{"id": new_ids[int(row["id"])], "name": str(row["name"])} for row in categories]
-        truth = {"images": list(images.values()), "annotations": annotations, "categories": names}
-        canonical_json(truth).encode()  # refuses infinite numbers and broken text
-    except _WRONG_FORM as error:
-        raise DataError(f"{path}: not COCO's form: {type(error).__name__} {one_line(error, 80)}") from None
-    for what, rows in (("image", content["images"]), ("category", categories)):
-        if len({int(row["id"]) for row in rows}) < len(rows):
-            raise DataError(f"{path}: two of its {what} ids are equal")
-    return truth, new_ids
-
-
-_WRONG_FORM = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
-
-
-def _annotation(
-    where: str, number: int, content: Any, images: dict[int, Any], new_ids: dict[int, int]
-) -> dict[str, Any]:
-    category, image = int(content["category_id"]), int(content["image_id"])
-    if category not in new_ids:
-        raise DataError(f"{where}: category_id {content['category_id']} is none of the categories")
-    if image not in images:
-        raise DataError(f"{where}: image_id {content['image_id']} is none of the images")
-    box = _box(where, content["bbox"])
-    return {
-        "id": number,
-        "image_id": image,
-        "category_id": new_ids[category],
-        "bbox": box,
-        "area": float(content.get("area", box[2] * box[3])),
-        "iscrowd": int(content.get("iscrowd", 0)),
+    if not isinstance(content, dict) or any(not isinstance(content.get(part), list) for part in _PARTS):
+        raise DataError(f"{path}: must be COCO's ground truth, an object with {', '.join(_PARTS)}")
+    categories = _by_id(f"{path}: categories", content["categories"])
+    images = {
+        identity: _image(f"{path}: images: id {identity}", image)
+        for identity, image in _by_id(f"{path}: images", content["images"]).items()
     }
+    new_ids = {identity: number for number, identity in enumerate(sorted(categories), 1)}
+    names = [
+        {"id": new_ids[identity], "name": _name(f"{path}: categories: id {identity}", categories[identity])}
+        for identity in sorted(categories)
+    ]
+    if len({row["name"] for row in names}) < len(names):
+        raise DataError(f"{path}: categories: two have one name; names must differ")
+    annotations = [
+        _annotation(f"{path}: annotation {number}", number, annotation, images, new_ids)
+        for number, annotation in enumerate(content["annotations"], 1)
+    ]
+    return {"images": list(images.values()), "annotations": annotations, "categories": names}, new_ids
 
 
 def read_results(path: Path, truth: dict[str, Any], new_ids: dict[int, int]) -> list[dict[str, Any]]:
@@ -65,40 +44,94 @@ def read_results(path: Path, truth: dict[str, Any], new_ids: dict[int, int]) -> 
         raise DataError(f"{path}: must be a list of detections in COCO's result format")
     images = {image["id"] for image in truth["images"]}
     results = []
-    for index, old in enumerate(content):
-        where = f"{path}: detection {index + 1}"
-        try:
-            if int(old["category_id"]) not in new_ids:
-                raise DataError(f"{where}: category_id {old['category_id']} is not in the ground truth")
-            if int(old["image_id"]) not in images:
-                raise DataError(f"{where}: image_id {old['image_id']} is not in the ground truth")
-            result: dict[str, Any] = {
-                "image_id": int(old["image_id"]),
-                "category_id": new_ids[int(old["category_id"])],
-                "bbox": _box(where, old["bbox"]),
-                "score": float(old["score"]),
-            }
-        except _WRONG_FORM as error:
-            raise DataError(
-                f"{where}: not COCO's form: {type(error).__name__} {one_line(error, 80)}"
-            ) from None
-        if not math.isfinite(result["score"]):
-            raise DataError(f"{where}: score {old['score']} is not finite")
-        results.append(result)
+    for number, old in enumerate(content, 1):
+        where = f"{path}: detection {number}"
+        category, image = _ids(where, old, new_ids, images)
+        score = old.get("score")
+        if not is_coordinate(score):
+            raise DataError(f"{where}: score {shorten(score)} must be a finite number")
+        box = _box(where, old.get("bbox"))
+        results.append({"image_id": image, "category_id": category, "bbox": box, "score": float(score)})
     return results
 
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return load_json(path)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not readable as JSON: {one_line(error, 100)}") from None
+
+
+def _by_id(where: str, entries: list[Any]) -> dict[int, dict[str, Any]]:
+    by_id: dict[int, dict[str, Any]] = {}
+    for number, entry in enumerate(entries):
+        identity = _mapping(f"{where}[{number}]", entry).get("id")
+        if not is_whole(identity):
+            raise DataError(f"{where}[{number}]: id {shorten(identity)} must be a whole number")
+        if identity in by_id:
+            raise DataError(f"{where}[{number}]: id {identity} is there twice")
+        by_id[identity] = entry
+    return by_id
+
+
+def _mapping(where: str, entry: Any) -> dict[str, Any]:
+    if not isinstance(entry, dict):
+        raise DataError(f"{where}: found {shorten(entry)}, must be a mapping")
+    return entry
+
+
+def _name(where: str, category: Mapping[str, Any]) -> str:
+    name = category.get("name")
+    if not is_name(name):
+        raise DataError(f"{where}: name {shorten(name)} must be {MUST_BE_NAME}")
+    return name
+
+
+def _image(where: str, image: Mapping[str, Any]) -> dict[str, Any]:
+    """What of an image is used later."""
+    name = image.get("file_name")
+    if name is not None and not is_name(name):
+        raise DataError(f"{where}: file_name {shorten(name)} must be {MUST_BE_NAME}")
+    sizes = {key: image[key] for key in _SIZES if image.get(key) is not None}
+    for key, value in sizes.items():
+        if not is_coordinate(value) or value <= 0:
+            raise DataError(f"{where}: {key} {shorten(value)} must be a positive number of pixels")
+    return {"id": image["id"]} | ({} if name is None else {"file_name": name}) | sizes
+
+
+def _ids(where: str, entry: Any, new_ids: Mapping[int, int], images: Any) -> tuple[int, int]:
+    """The new category id and the image id of an annotation or a detection."""
+    category, image = (_mapping(where, entry).get(key) for key in ("category_id", "image_id"))
+    if not is_whole(category) or category not in new_ids:
+        raise DataError(f"{where}: category_id {shorten(category)} is not in the ground truth")
+    if not is_whole(image) or image not in images:
+        raise DataError(f"{where}: image_id {shorten(image)} is not in the ground truth")
+    return new_ids[category], image
+
+
+def _annotation(
+    where: str, number: int, entry: Any, images: Mapping[int, Any], new_ids: Mapping[int, int]
+) -> dict[str, Any]:
+    category, image = _ids(where, entry, new_ids, images)
+    box = _box(where, entry.get("bbox"))
+    area, crowd = entry.get("area", box[2] * box[3]), entry.get("iscrowd", 0)
+    if isinstance(area, bool) or not isinstance(area, int | float) or not 0 <= area <= 1e18:
+        raise DataError(f"{where}: area {shorten(area)} must be a number of square pixels, at least 0")
+    if crowd not in (0, 1):
+        raise DataError(f"{where}: iscrowd {shorten(crowd)} must be 0 or 1")
+    return {
+        "id": number,
+        "image_id": image,
+        "category_id": category,
+        "bbox": box,
+        "area": float(area),
+        "iscrowd": int(crowd),
+    }
 
 
 def _box(where: str, box: Any) -> list[float]:
-    numbers = [float(number) for number in box]
-    if len(numbers) != 4 or not all(map(math.isfinite, numbers)):
-        raise DataError(f"{where}: bbox {box}: must be x, y, width, height, all finite")
-    return numbers
+    if not isinstance(box, list) or len(box) != 4 or not all(is_coordinate(value) for value in box):
+        raise DataError(f"{where}: bbox {shorten(box)} must be x, y, width, height, all finite")
+    if box[2] < 0 or box[3] < 0:
+        raise DataError(f"{where}: bbox {shorten(box)}: width and height must be at least 0")
+    return [float(value) for value in box]

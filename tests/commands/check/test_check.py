@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -200,6 +201,12 @@ def test_names_of_the_data_reach_the_terminal_without_markup_or_control_characte
     assert "\x1b" not in text.getvalue()
     assert "it cannot be learnt: ?[31mb, :smile:" in text.getvalue()
     assert "the test split was not opened" in text.getvalue()
+
+
+def test_a_missing_test_split_is_warned_of() -> None:
+    text = io.StringIO()
+    show(dataclasses.replace(tiny_audit(), has_test=False), text)
+    assert "WARNING: there is no test split" in text.getvalue() and "data.test_share" in text.getvalue()
 
 
 def test_figures_of_odd_data_are_drawn() -> None:
