@@ -38,7 +38,8 @@ class Coco(FileSource):
     """A data set in COCO's format.
 
     Objects with iscrowd are ignored: not trained on, and neither missed nor false in evaluation. The paths
-    are no part of a run's identity: what lies there is in the data set's fingerprint.
+    of train_json and val_json are no part of a run's identity: what the files say is in the fingerprint. The
+    others are, so give folders relative to root where the data may move.
 
     Attributes:
         train_json, val_json, test_json: annotation files, relative to root or absolute. val_json and
@@ -50,10 +51,10 @@ class Coco(FileSource):
 
     train_json: str = field(default="annotations/instances_train2017.json", metadata=NOT_IDENTITY)
     val_json: str | None = field(default="annotations/instances_val2017.json", metadata=NOT_IDENTITY)
-    test_json: str | None = field(default=None, metadata=NOT_IDENTITY)
-    train_images: str = field(default="train2017", metadata=NOT_IDENTITY)
-    val_images: str = field(default="val2017", metadata=NOT_IDENTITY)
-    test_images: str = field(default="test2017", metadata=NOT_IDENTITY)
+    test_json: str | None = None
+    train_images: str = "train2017"
+    val_images: str = "val2017"
+    test_images: str = "test2017"
 
     def __post_init__(self) -> None:
         super().__post_init__()

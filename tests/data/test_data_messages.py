@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from helpers.format_copies import read_voc, write_coco, write_yolo
 from helpers.voc_folder import write_voc
 
+from ablation.analyse.tables.held_fixed import is_free
 from ablation.data.coco import Coco
 from ablation.data.file_source import FileSource
 from ablation.data.voc import Voc
@@ -95,3 +97,11 @@ def test_whether_there_is_a_test_split(tmp_path: Path) -> None:
     coco = write_coco(read_voc(write_voc(tmp_path / "full")), tmp_path / "coco")
     assert not Coco(root=str(coco), **JSONS).has_test()
     assert Coco(root=str(coco), **JSONS, test_json="annotations/test.json").has_test()
+
+
+def test_where_the_annotations_lie_is_no_part_of_a_key_and_of_no_comparison() -> None:
+    for kind in (Voc, Coco, Yolo):
+        fields = {field.name: field for field in dataclasses.fields(kind)}
+        outside = {name for name, field in fields.items() if field.metadata.get("identity") is False}
+        assert {f"data.{name}" for name in outside if not is_free(f"data.{name}")} == set()
+        assert "max_pixels" in outside

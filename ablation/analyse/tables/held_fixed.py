@@ -38,6 +38,9 @@ FREE = (
     "train.eval_batch_size",
     # Where the data lies; what it is, its fingerprint says.
     "data.root",
+    "data.train_json",
+    "data.val_json",
+    "data.max_pixels",
     "data.val_share",
     "data.test_share",
     "data.cache",
