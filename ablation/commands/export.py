@@ -13,10 +13,13 @@ from typing import Any
 import torch
 
 from ablation.errors import AblationError, UsageError, one_line
-from ablation.files import write_atomic, write_json
+from ablation.files import write_atomic, write_json, write_text
 from ablation.model.base import Detector
+from ablation.model.darknet_cfg import darknet_cfg
 from ablation.model.weights import write_darknet, write_state_dict
 from ablation.training.trained_run import TrainedRun
+
+log = logging.getLogger(__name__)
 
 LARGEST_DIFFERENCE = 1e-4
 """Between ONNX Runtime's outputs and ours, in units of our outputs' standard deviation."""
@@ -31,7 +34,7 @@ def export(run: TrainedRun, format: str, to: Path | None) -> Path:
     scale_x_y, and how an image becomes an input: none of the formats carries it.
 
     Args:
-        format: darknet (Darknet's .weights), pth (state dict under the keys of the seed
+        format: darknet (Darknet's .weights, and the .cfg that fits), pth (state dict under the keys of the seed
             implementation), onnx (raw heads; needs the extra `onnx`).
         to: file; None: network.<ending> in the run's folder.
 
@@ -76,7 +79,21 @@ def description(run: TrainedRun, format: str) -> dict[str, Any]:
 
 
 def _darknet(run: TrainedRun, path: Path) -> None:
+    """The weights, and beside them the .cfg that Darknet needs to read them."""
+    train = run.config.train
+    text = darknet_cfg(run.network, train.size_px, train.nms_iou)
     write_darknet(run.network, path)
+    if text is None:
+        log.warning("%s: no .cfg for this architecture; write one that fits", path)
+    else:
+        write_text(cfg_path(path), text)
+
+
+def cfg_path(weights: Path) -> Path:
+    """Where the .cfg of a weights file is written: network.weights -> network.cfg."""
+    return (
+        weights.with_suffix(".cfg") if weights.suffix != ".cfg" else weights.with_name(f"{weights.name}.cfg")
+    )
 
 
 def _state_dict(run: TrainedRun, path: Path) -> None:
@@ -126,15 +143,15 @@ def _silent() -> Iterator[None]:
 
 
 def _extra() -> dict[str, Any]:
-    modules = {}
+    packages = {}
     for name in _EXTRA:
         try:
-            modules[name] = importlib.import_module(name)
+            packages[name] = importlib.import_module(name)
         except ImportError:
             raise UsageError(
                 f"format=onnx: needs the package {name}: pip install 'yolov4-focal-ablation[onnx]'"
             ) from None
-    return modules
+    return packages
 
 
 @torch.no_grad()

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 from helpers.command import SMALL, ablation, error_line, run_folders
+from helpers.darknet_cfg_reader import layers as layers_of_cfg
+from helpers.darknet_cfg_reader import numbers as numbers_of_layers
 
 from ablation.cli import run as command
 from ablation.commands.export import check_outputs, export
@@ -115,6 +117,8 @@ def test_an_exported_network_read_back_computes_the_same(
 def test_the_default_place_of_an_export_is_the_runs_folder(run: TrainedRun) -> None:
     path = export(run, "darknet", None)
     assert path == run.folder.file("network.weights") and path.stat().st_size > 0
+    layers = layers_of_cfg(run.folder.file("network.cfg").read_text())
+    assert path.stat().st_size == 20 + 4 * numbers_of_layers(layers)
 
 
 def test_a_missing_extra_is_one_clear_line(
