@@ -27,7 +27,8 @@ ablation: should focal loss replace BCE on YOLOv4's confidence term, for your da
   ablation settle sweeps=NAME [budget_h=6] [max_seeds=16]  goes on until the question is answered:
                                        explores the arms, then decides on fresh seeds; resumes
   ablation predict run=RUN images=DIR  draw detections, and write detections.json; RUN is a run's
-                                       folder, or the beginning of its key or MLflow id
+                                       folder, or the beginning of its key or MLflow id; [score=the
+                                       report's threshold for its arm, else 0.25]
   ablation export run=RUN format=NAME  the network as darknet (.weights), pth or onnx
   ablation ui [port=5000]              MLflow's UI on the store in this folder
   ablation sync [out=runs]             replay runs' folders into MLflow
@@ -229,25 +230,29 @@ def import_table(arguments: list[str]) -> int:
 
 def predict(arguments: list[str]) -> int:
     """Detections of a trained run on a folder of images."""
+    from ablation.commands.predict import ScoreThreshold, recommended_threshold
     from ablation.commands.predict import predict as predict_images
     from ablation.files import safe_name
     from ablation.training.trained_run import find_run, load_run
 
     args = Arguments.parse(
-        "predict", arguments, {"run": None, "images": None, "score": "0.25", "to": "", **STORE}
+        "predict", arguments, {"run": None, "images": None, "score": "", "to": "", **STORE}
     )
-    try:
-        score = float(args.text("score"))
-    except ValueError:
-        raise UsageError(f"score={args.text('score')}: must be a number in [0, 1)") from None
+    score = args.optional_number("score")
     run = load_run(find_run(args.text("run"), args.store()))
     images = args.path("images")
     to = args.path("to") if args.text("to") else run.folder.file("predictions") / safe_name(images.name)
-    found = predict_images(run, images, to, score)
-    print(f"{len(found.results)} detections above {score:g} in {found.images} images: {to}/")
-    if found.failed:
+    threshold = recommended_threshold(run) if score is None else ScoreThreshold(score, "as asked for")
+    predictions = predict_images(run, images, to, threshold.score)
+    print(f"score threshold {threshold.score:g}: {threshold.source}")
+    print(
+        f"{len(predictions.results)} detections above {threshold.score:g} "
+        f"in {predictions.images} images: {to}/"
+    )
+    if predictions.failed:
         raise AblationError(
-            f"{len(found.failed)} of {found.images} images could not be read: {'; '.join(found.failed[:3])}"
+            f"{len(predictions.failed)} of {predictions.images} images could not be read: "
+            f"{'; '.join(predictions.failed[:3])}"
         )
     return 0
 

@@ -76,6 +76,13 @@ class Arguments:
         """A path; None where it is empty."""
         return self.path(key) if self.values[key] else None
 
+    def optional_number(self, key: str) -> float | None:
+        """A number; None where it is empty."""
+        try:
+            return float(self.values[key]) if self.values[key] else None
+        except ValueError:
+            raise UsageError(f"{key}={self.values[key]}: must be a number") from None
+
     def whole_numbers(self, key: str) -> list[int]:
         """'3,4,7' or '[3,4,7]' or '3-7' as numbers."""
         return whole_numbers(key, self.values[key])

@@ -34,8 +34,8 @@ def export(run: TrainedRun, format: str, to: Path | None) -> Path:
     scale_x_y, and how an image becomes an input: none of the formats carries it.
 
     Args:
-        format: darknet (Darknet's .weights, and the .cfg that fits), pth (state dict under the keys of the seed
-            implementation), onnx (raw heads; needs the extra `onnx`).
+        format: darknet (Darknet's .weights, and the .cfg that fits), pth (state dict under the keys of
+            the seed implementation), onnx (raw heads; needs the extra `onnx`).
         to: file; None: network.<ending> in the run's folder.
 
     Returns:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -12,11 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from ablation.analyse.report.report import THRESHOLDS
 from ablation.data.dataset import Image
 from ablation.data.decode import SUFFIXES, read_image
 from ablation.data.letterbox import Letterbox, letterbox
 from ablation.data.visualise import draw_boxes, write_image
-from ablation.errors import DataError, UsageError
+from ablation.errors import DataError, StoreError, UsageError, one_line
 from ablation.files import write_json
 from ablation.machine import resolve_device
 from ablation.model.head import cell_grid
@@ -27,6 +30,8 @@ from ablation.training.trained_run import TrainedRun
 log = logging.getLogger(__name__)
 
 BATCH = 8
+DEFAULT_SCORE = 0.25
+"""Where no report says which threshold is best."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,42 @@ class Predictions:
     images: int
     results: list[CocoResult]
     failed: list[str]
+
+
+@dataclass(frozen=True)
+class ScoreThreshold:
+    """A score threshold and where it comes from.
+
+    Attributes:
+        score: in [0, 1).
+        source: for a person: the report's file, or why there is none.
+    """
+
+    score: float
+    source: str
+
+
+def recommended_threshold(run: TrainedRun) -> ScoreThreshold:
+    """The threshold of the run's arm in its study's report; DEFAULT_SCORE where there is none.
+
+    Raises:
+        StoreError: the report's file is damaged.
+    """
+    study = run.folder.path.resolve().parents[1]
+    path, arm = study / "report" / THRESHOLDS, str(run.config.arm)
+    command = f"ablation report study={shlex.quote(run.config.study)}"
+    try:
+        arms = json.loads(path.read_text(encoding="utf-8"))
+        score = float(arms[arm]["score"]) if arm in arms else None
+    except FileNotFoundError:
+        return ScoreThreshold(DEFAULT_SCORE, f"the study has no report; {command} finds a better one")
+    except (ValueError, KeyError, TypeError, RecursionError, OSError) as error:
+        raise StoreError(f"{path}: not readable ({one_line(error, 80)}); {command} writes it again") from None
+    if score is None:
+        return ScoreThreshold(DEFAULT_SCORE, f"{path} has none for arm {arm}")
+    if not 0 <= score < 1:
+        raise StoreError(f"{path}: {arm}: found {score}, must be in [0, 1); {command} writes it again")
+    return ScoreThreshold(score, f"the best for arm {arm} on val, from {path}")
 
 
 def predict(run: TrainedRun, images: Path, to: Path, score: float) -> Predictions:

@@ -117,7 +117,7 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
     for key, value in state_dict.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise DataError(f"{path}: '{one_line(key, 80)}' is a {type(value).__name__}, not a tensor")
-        why = _not_plain(value, key.endswith(COUNTER))
+        why = why_not_plain(value, integers=key.endswith(COUNTER))
         if why:
             raise DataError(f"{path}: '{one_line(key, 80)}' is {why}; save plain tensors of numbers")
     if all(key.startswith("module.") for key in state_dict):
@@ -125,14 +125,18 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
     return dict(state_dict)
 
 
-def _not_plain(value: Tensor, counter: bool) -> str:
-    """Why a tensor cannot be the weights of a network; empty where it can."""
-    if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
+def why_not_plain(value: Tensor, integers: bool = False) -> str:
+    """Why a tensor cannot be the weights of a network; empty where it can.
+
+    Args:
+        integers: whether whole numbers will do as well: batch norm's counters, an average's steps.
+    """
+    if value.layout != torch.strided or value.is_quantized or value.is_meta:
         return f"no dense tensor with numbers ({str(value.layout).removeprefix('torch.')}, {value.device})"
     if value.numel() * value.element_size() > value.untyped_storage().nbytes():
         return f"a tensor of {value.numel():,} numbers of which the file holds fewer"
     whole = value.dtype in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
-    if not (value.is_floating_point() or (counter and whole)):
+    if not (value.is_floating_point() or (integers and whole)):
         return f"of type {str(value.dtype).removeprefix('torch.')}, which weights never are"
     return ""
 

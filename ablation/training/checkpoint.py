@@ -11,6 +11,7 @@ import io
 import itertools
 import logging
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,20 @@ import torch
 
 from ablation.errors import StoreError, one_line
 from ablation.files import write_atomic
+from ablation.model.weights import why_not_plain
 
 log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"checkpoint-(\d{6})-([0-9a-f]{16})\.pt")
 KEEP = 2
+STATE_KEYS = {"model", "average", "optimizer", "calibration", "classes"}
+"""What training goes on from."""
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints of a run, newest first."""
-    found = [path for path in folder.glob("checkpoint-*.pt") if _NAME.fullmatch(path.name)]
-    return sorted(found, key=lambda path: path.name[:17], reverse=True)
+    paths = [path for path in folder.glob("checkpoint-*.pt") if _NAME.fullmatch(path.name)]
+    return sorted(paths, key=lambda path: path.name[:17], reverse=True)
 
 
 def save(folder: Path, epoch: int, state: dict[str, Any]) -> Path:
@@ -57,8 +61,8 @@ def load_newest(folder: Path, device: torch.device | str = "cpu") -> tuple[int, 
     Raises:
         StoreError: the file is as it was written, but holds something else than tensors and numbers.
     """
-    found = checkpoints(folder)
-    for path, before in itertools.zip_longest(found, found[1:]):
+    newest_first = checkpoints(folder)
+    for path, before in itertools.zip_longest(newest_first, newest_first[1:]):
         match = _NAME.fullmatch(path.name)
         assert match is not None
         content = path.read_bytes()
@@ -75,8 +79,34 @@ def load_newest(folder: Path, device: torch.device | str = "cpu") -> tuple[int, 
                 f"{path}: not a checkpoint that can be read: {one_line(error, 200)}; "
                 "delete it to use the one before"
             ) from None
+        _check(path, state)
         return int(match[1]), state
     return None
+
+
+def _check(path: Path, state: Any) -> None:
+    """Raise StoreError unless the state has STATE_KEYS and every tensor in it is a plain one."""
+    wrong = ""
+    if not isinstance(state, dict) or not set(state) >= STATE_KEYS:
+        wrong = f"it must have {', '.join(sorted(STATE_KEYS))}"
+    else:
+        reasons = (why_not_plain(tensor, integers=True) for tensor in _tensors(state))
+        wrong = next((f"a tensor in it is {reason}" for reason in reasons if reason), "")
+    if wrong:
+        raise StoreError(f"{path}: not a checkpoint of a run: {wrong}; delete it to use the one before")
+
+
+def _tensors(state: Any) -> Iterator[torch.Tensor]:
+    """Every tensor of nested dicts and lists."""
+    pending = [state]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            pending += value.values()
+        elif isinstance(value, list | tuple):
+            pending += value
+        elif isinstance(value, torch.Tensor):
+            yield value
 
 
 def save_weights(path: Path, model: torch.nn.Module, classes: list[str]) -> None:

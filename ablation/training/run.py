@@ -16,7 +16,7 @@ from ablation.config import RunConfig
 from ablation.data.dataset import DetectionData
 from ablation.data.loader import Batch, TrainLoader, batches_per_epoch
 from ablation.data.visualise import batch_picture, write_png
-from ablation.errors import Diverged, UsageError
+from ablation.errors import Diverged, StoreError, UsageError, one_line
 from ablation.machine import autocast_dtype, describe, resolve_device, resolve_precision
 from ablation.model.base import Detector
 from ablation.model.head import CellGrids
@@ -301,14 +301,33 @@ class Run:
             self.folder.truncate_metrics(0)
             return 0
         done, state = newest
-        self.model.load_state_dict(state["model"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.criterion.calibration = state["calibration"]
+        try:
+            self._restore(state)
+        except Exception as error:  # whole, but of something else: torch raises almost anything
+            raise StoreError(
+                f"{self.folder.path}: the checkpoint of epoch {done} does not fit this run: "
+                f"{one_line(error, 200)}; delete it to use the one before"
+            ) from error
         self.folder.truncate_metrics(done)
         log.info("%s: resumed after epoch %d", self.folder.path, done)
         return done
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        if list(state["classes"]) != list(self.data.classes):
+            raise ValueError(f"its classes are {state['classes']}")
+        _load(self.model, state["model"])
+        if self.average is not None:
+            _load(self.average, state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.criterion.calibration = float(state["calibration"])
+
+
+def _load(module: torch.nn.Module, state: dict[str, Tensor]) -> None:
+    """load_state_dict, which would convert tensors of another type in silence."""
+    for name, value in module.state_dict().items():
+        if name in state and state[name].dtype != value.dtype:
+            raise ValueError(f"{name} is {state[name].dtype}, must be {value.dtype}")
+    module.load_state_dict(state)
 
 
 def _built(config: RunConfig, num_classes: int, device: torch.device) -> tuple[Detector, LoadReport | None]:

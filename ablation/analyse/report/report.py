@@ -14,17 +14,19 @@ from ablation.analyse.report.content import build
 from ablation.analyse.report.drawn_figures import DrawnFigures, draw_figures
 from ablation.analyse.report.examples import write_examples
 from ablation.analyse.report.html import render
+from ablation.analyse.report.recommendation import arm_threshold
 from ablation.analyse.report.settings import ReportSettings
 from ablation.analyse.tables import table
 from ablation.analyse.verdict.verdict import StudyVerdict, judge, judged
 from ablation.analyse.view import StudyView, study_view
 from ablation.errors import AblationError, UsageError
-from ablation.files import write_text
+from ablation.files import write_json, write_text
 from ablation.records import StudyRecord
 from ablation.rng import generator
 
 OTHER_QUANTITY = ("loss", "loss_confidence")
 """Last parts of metrics that measure another quantity in every arm."""
+THRESHOLDS = "thresholds.json"
 _METRICS_LISTED = 30
 
 
@@ -35,7 +37,7 @@ class ReportFiles:
     Attributes:
         folder: where everything lies.
         page: report.html, which needs none of the other files.
-        tables: the tables, as CSV, Markdown and LaTeX, by file name.
+        tables: the tables, as CSV, Markdown and LaTeX, and thresholds.json, by file name.
         text: the arms table for a terminal.
         verdict: all that the statistics say.
         drawn: the figures.
@@ -117,7 +119,7 @@ def write_report(
     return ReportFiles(
         folder=folder,
         page=page,
-        tables=_write_tables(view, verdict, drawn, folder),
+        tables=_write_tables(view, verdict, drawn, folder) | _write_thresholds(view, artifacts, folder),
         text=markdown.terminal(view),
         verdict=verdict,
         drawn=drawn,
@@ -143,6 +145,14 @@ def _write_tables(
     for file_name, content in contents.items():
         write_text(folder / file_name, content)
     return {file_name: folder / file_name for file_name in contents}
+
+
+def _write_thresholds(view: StudyView, artifacts: RunArtifacts, folder: Path) -> dict[str, Path]:
+    """Each arm's best score threshold, for `ablation predict`; of no arm without detections."""
+    best = {str(arm): arm_threshold(view, str(arm), artifacts) for arm in view.arms["arm"]}
+    path = folder / THRESHOLDS
+    write_json(path, {arm: vars(threshold) for arm, threshold in best.items() if threshold is not None})
+    return {THRESHOLDS: path}
 
 
 def _runs_for_people(view: StudyView) -> formats.Table:
