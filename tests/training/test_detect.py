@@ -58,9 +58,9 @@ def greedy(
     boxes: NDArray[np.float64], scores: NDArray[np.floating], labels: NDArray[np.int64], limit: float
 ) -> list[int]:
     """Suppression by its definition, one pair at a time."""
-    kept: list[int] = []
+    remaining: list[int] = []
     for i in np.argsort(-scores, kind="stable"):
-        for j in kept:
+        for j in remaining:
             wide = min(boxes[i, 2], boxes[j, 2]) - max(boxes[i, 0], boxes[j, 0])
             high = min(boxes[i, 3], boxes[j, 3]) - max(boxes[i, 1], boxes[j, 1])
             both = max(0.0, wide) * max(0.0, high)
@@ -68,8 +68,8 @@ def greedy(
             if labels[i] == labels[j] and both / (sum(areas) - both) > limit:
                 break
         else:
-            kept.append(int(i))
-    return kept
+            remaining.append(int(i))
+    return remaining
 
 
 @pytest.mark.parametrize("cell", [(0, 0, 0, 0), (0, 1, 1, 0), (1, 0, 3, 2), (1, 1, 0, 3)])

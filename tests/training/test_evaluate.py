@@ -153,11 +153,11 @@ def test_overlap_decides_at_which_thresholds_a_box_counts() -> None:
 
 
 def test_ignored_objects_neither_help_nor_punish() -> None:
-    found = [result(0, 0, SMALL, 0.9)]
-    plain = measure(Annotated([(SMALL, 0, False)]), *found)
+    perfect = [result(0, 0, SMALL, 0.9)]
+    plain = measure(Annotated([(SMALL, 0, False)]), *perfect)
     with_ignored = Annotated([(SMALL, 0, False), (MEDIUM, 0, True)])
-    assert measure(with_ignored, *found) == plain, "not to find it costs nothing"
-    twice = [*found, result(0, 0, MEDIUM, 0.95), result(0, 0, MEDIUM, 0.99)]
+    assert measure(with_ignored, *perfect) == plain, "not to find it costs nothing"
+    twice = [*perfect, result(0, 0, MEDIUM, 0.95), result(0, 0, MEDIUM, 0.99)]
     assert measure(with_ignored, *twice) == plain, "to find it, even twice, costs nothing"
     assert measure(Annotated([(SMALL, 0, False)]), *twice)["AP"] == pytest.approx(1 / 3)
 
@@ -182,13 +182,13 @@ def test_results_go_back_to_original_pixels_and_are_clipped() -> None:
     """200 x 100 px in a square of 64: scale .32, 16 rows of padding above."""
     geometry = Letterbox.fit(200, 100, 64)
     boxes = np.array([[16, 22.4, 32, 28.8], [-5, 0, 70, 64], [10, 0, 20, 8]], np.float32)
-    found = Detections(
+    detections = Detections(
         boxes,
         np.array([0.9, 0.5, 0.1], np.float32),
         np.array([2, 0, 1]),
         np.array([0.95, 0.6, 0.2], np.float32),
     )
-    results = coco_results([6], [found], [geometry])
+    results = coco_results([6], [detections], [geometry])
     assert [item["image_id"] for item in results] == [7, 7, 7]
     assert [item["category_id"] for item in results] == [3, 1, 2]
     assert results[0]["bbox"] == pytest.approx([50, 20, 50, 20], abs=1e-4)

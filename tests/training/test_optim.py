@@ -49,8 +49,8 @@ def test_the_average_follows_its_recursion_and_carries_batch_norm() -> None:
         keep = min(0.9, (1 + n) / (10 + n))
         current = torch.cat([model[0].weight.detach().flatten(), model[1].running_mean])
         expected = current.clone() if expected is None else expected * keep + current * (1 - keep)
-    found = torch.cat([average.module[0].weight.detach().flatten(), average.module[1].running_mean])
-    torch.testing.assert_close(found, expected)
+    averaged = torch.cat([average.module[0].weight.detach().flatten(), average.module[1].running_mean])
+    torch.testing.assert_close(averaged, expected)
     assert int(average.module[1].num_batches_tracked) == 30
 
 

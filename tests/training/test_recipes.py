@@ -49,8 +49,8 @@ def test_the_plain_presets_are_warm_up_and_cosine_bit_for_bit(
 ) -> None:
     config = scaled_to_batch(replace(preset(name), warmup_epochs=warmup), 8)
     assert config.lr == preset(name).lr
-    found = [learning_rate(config, step, steps, epochs) for step in range(steps * epochs)]
-    assert found == [former_rate(config, step, steps, epochs) for step in range(steps * epochs)]
+    rates = [learning_rate(config, step, steps, epochs) for step in range(steps * epochs)]
+    assert rates == [former_rate(config, step, steps, epochs) for step in range(steps * epochs)]
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,6 @@ def _weights(run: Path) -> dict[str, bytes]:
 
 
 def test_flags_of_hydra_may_stand_anywhere(tmp_path: Path) -> None:
-    shown = ablation(tmp_path, "train", "loss=focal", "--cfg", "job", "-p", "loss", "loss.gamma=1").stdout
-    assert "gamma: 1" in shown and "Focal" in shown
+    printed = ablation(tmp_path, "train", "loss=focal", "--cfg", "job", "-p", "loss", "loss.gamma=1").stdout
+    assert "gamma: 1" in printed and "Focal" in printed
     assert not run_folders(tmp_path)

@@ -166,9 +166,9 @@ PUBLISHED = [(0.001, 0.050), (0.01, 0.11), (0.5, 0.40), (0.9, 0.60), (0.99, 0.79
 def test_focal_says_the_published_scores(eta: float, score: float) -> None:
     """The score at which eta is reached under (.25, 2), to the digits in which it is known."""
     logits = torch.linspace(-8, 8, 160_001, dtype=torch.float64)
-    found = log_odds(Focal(0.25, 2.0), logits)
-    assert bool((found.diff() > 0).all())
-    at = torch.searchsorted(found, math.log(eta / (1 - eta)))
+    odds = log_odds(Focal(0.25, 2.0), logits)
+    assert bool((odds.diff() > 0).all())
+    at = torch.searchsorted(odds, math.log(eta / (1 - eta)))
     digits = 3 if score == 0.050 else 2
     assert round(float(logits[at].sigmoid()), digits) == score
 
@@ -221,13 +221,13 @@ def test_a_loss_that_ignores_scores_below_a_margin_says_probability_0_there() ->
 
 def test_recalibrated_detections_by_hand() -> None:
     """(.25, 2): objectness .5 means .5 x .75 / (.5 x .75 + .5 x .25) = .75 (equal slopes but alpha)."""
-    found = [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1], "score": 0.4, "objectness": 0.5}]
-    (new,) = recalibrated(found, Focal(0.25, 2.0))
+    results = [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1], "score": 0.4, "objectness": 0.5}]
+    (new,) = recalibrated(results, Focal(0.25, 2.0))
     assert new["score"] == pytest.approx(0.75 * 0.8, abs=1e-6)
     assert {k: v for k, v in new.items() if k != "score"} == {
-        k: v for k, v in found[0].items() if k != "score"
+        k: v for k, v in results[0].items() if k != "score"
     }
-    (same,) = recalibrated([found[0] | {"score": float(np.float32(0.4))}], BCE())
+    (same,) = recalibrated([results[0] | {"score": float(np.float32(0.4))}], BCE())
     assert same["score"] == float(np.float32(0.4))
     assert recalibrated([], Focal()) == []
 
