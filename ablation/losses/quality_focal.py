@@ -19,7 +19,7 @@ class QualityFocal(ConfidenceLoss):
     """L(z, y) = |y - p|^beta (-y log p - (1 - y) log(1 - p)),  p = sigmoid(z).
 
     y is the quality (the detached IoU of the predicted box) at positives and 0 at negatives, so the
-    confidence learns to say how well a box fits. The loss is least at p = y.
+    confidence learns how well a box fits. The loss is least at p = y.
 
     Source: Li et al., "Generalized Focal Loss", arXiv 2006.04388, equation 5, where beta = 2.
 

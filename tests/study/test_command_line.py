@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.command import TINY, ablation, error_line, run_folders, started_from_nothing
+from helpers.command import TINY, ablation, run_folders
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from ablation.config import typed
@@ -156,26 +156,3 @@ def test_a_setting_may_not_be_taken_from_the_environment(name: str, monkeypatch:
 
 def test_references_to_other_settings_stay() -> None:
     assert values("description=${study}-${train.size_px}", "study=x").description == "x-96"
-
-
-@pytest.mark.parametrize("place", ["argument", "sweep", "arm"])
-def test_no_byte_on_disk_holds_a_secret_of_the_environment(
-    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The secret is in the environment of a command that refuses to use it, and of one that never does."""
-    monkeypatch.setenv("TOKEN", SECRET)
-    call = "${oc.env:TOKEN}"
-    sweep = {
-        "argument": "study: x\narms: [{loss: bce}]",
-        "sweep": f"study: x\ndescription: {call}\narms: [{{loss: bce}}]",
-        "arm": f'study: x\narms: [{{loss: bce, description: "{call}"}}]',
-    }[place]
-    (tmp_path / "sweeps").mkdir()
-    (tmp_path / "sweeps" / "x.yaml").write_text(f"# @package _global_\n{sweep}\n")
-    more = [f"description={call}"] if place == "argument" else []
-    result = started_from_nothing(tmp_path, "train", "-m", "sweeps=x", *TINY, *more, check=2)
-    assert "description: found" in error_line(result) and SECRET not in result.stdout + result.stderr
-    if place == "argument":
-        started_from_nothing(tmp_path, "train", "-m", "sweeps=x", *TINY, "train.epochs=1")
-    for path in tmp_path.rglob("*"):
-        assert not path.is_file() or SECRET.encode() not in path.read_bytes(), path

@@ -1,7 +1,7 @@
-"""What a score means: the true probability for which a loss would have the network say it.
+"""What a score means: the true probability at which a loss is least for that score.
 
 A loss that is not proper distorts: where an object is there with probability eta, the network that
-minimises the expected loss says another number v. It solves
+minimises the expected loss predicts another number v. It solves
 
     eta dL(v, 1)/dz + (1 - eta) dL(v, 0)/dz = 0,   so   eta = g-(v) / (g-(v) + g+(v)),
 
