@@ -118,6 +118,10 @@ class Declaration:
         family: losses whose arms are tested together; None: every arm that is no BCE.
         time_ms: when it was declared, since 1970.
         runs_done: how many runs of the study had ended by then. 0: declared before it ran.
+        looks: numbers of pairs at which verdicts are drawn; None: once, on all the runs there are.
+        spending: exponent of the spending function of the looks.
+        prior_sd, prior_df: standard deviation of a paired difference in other runs, and the degrees of
+            freedom of its square; None: nothing is known beforehand.
     """
 
     metric: str
@@ -126,11 +130,16 @@ class Declaration:
     family: tuple[str, ...] | None = None
     time_ms: int = 0
     runs_done: int = 0
+    looks: tuple[int, ...] | None = None
+    spending: float = 2.0
+    prior_sd: float | None = None
+    prior_df: float = 0.0
 
     @property
     def content(self) -> tuple[object, ...]:
         """What is declared, without when."""
-        return (self.metric, self.margin, self.level, self.family)
+        prior = (self.prior_sd, self.prior_df)
+        return (self.metric, self.margin, self.level, self.family, self.looks, self.spending, prior)
 
     @classmethod
     def read(cls, row: dict[str, Any]) -> Declaration:
@@ -141,9 +150,13 @@ class Declaration:
         """
         family = row.get("family")
         names = None if family is None else tuple(_typed(name, str, "family") for name in family)
-        declaration = cls(**{**row, "family": names})
+        looks = row.get("looks")
+        pairs = None if looks is None else tuple(_typed(look, int, "looks") for look in looks)
+        declaration = cls(**{**row, "family": names, "looks": pairs})
         _typed(declaration.metric, str, "metric")
-        numbers = {"margin": declaration.margin, "level": declaration.level}
+        numbers = {name: getattr(declaration, name) for name in ("margin", "level", "spending", "prior_df")}
+        if declaration.prior_sd is not None:
+            numbers["prior_sd"] = declaration.prior_sd
         for name, value in numbers.items():
             _typed(value, (int, float), name)
         if not (0 < declaration.margin < math.inf and 0 < declaration.level < 1):

@@ -204,17 +204,33 @@ class AnalysisConfig:
             units: 0.01 is one point of AP. Arms whose difference lies within it are equivalent.
         level: of every interval.
         family: losses whose arms are tested together; null: every arm whose loss is not BCE.
+        looks: rising numbers of pairs at which a verdict is drawn, such as [4,6,8,10]; the error is spread
+            over them. null: one verdict, on all the runs there are.
+        spending: exponent of the spending function of the looks; 1 spends as much on each pair, 2 late.
+        prior_sd, prior_df: standard deviation of a paired difference in other runs, with its degrees of
+            freedom, which keeps few pairs that agree by chance from looking certain; `ablation settle` sets
+            them.
     """
 
     metric: str = "val/AP"
     margin: float = 0.01
     level: float = 0.95
     family: list[str] | None = None
+    looks: list[int] | None = None
+    spending: float = 2.0
+    prior_sd: float | None = None
+    prior_df: float = 0.0
 
     def __post_init__(self) -> None:
         require("/" in self.metric, "metric", self.metric, "the name of a logged metric, such as val/AP")
         require(self.margin > 0, "margin", self.margin, "> 0")
         require(0 < self.level < 1, "level", self.level, "in (0, 1)")
+        if self.looks is not None:
+            rising = all(a < b for a, b in itertools.pairwise([2, *self.looks])) and bool(self.looks)
+            require(rising, "looks", self.looks, "rising numbers of pairs from 3 on, such as [4,6,8,10]")
+        require(0 < self.spending <= 10, "spending", self.spending, "in (0, 10]")
+        require(self.prior_sd is None or self.prior_sd >= 0, "prior_sd", self.prior_sd, ">= 0, or null")
+        require(self.prior_df >= 0, "prior_df", self.prior_df, ">= 0")
 
 
 @dataclass

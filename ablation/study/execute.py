@@ -184,6 +184,10 @@ def _declaration(config: RunConfig) -> Declaration:
         family=None if analysis.family is None else tuple(analysis.family),
         time_ms=round(time.time() * 1000),
         runs_done=sum(1 for _ in study.glob("*/*/DONE")),
+        looks=None if analysis.looks is None else tuple(analysis.looks),
+        spending=analysis.spending,
+        prior_sd=analysis.prior_sd,
+        prior_df=analysis.prior_df,
     )
 
 

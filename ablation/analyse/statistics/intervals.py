@@ -38,6 +38,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
+from ablation.analyse.statistics.sequential import PriorSpread, moderated_variance
+
 RESAMPLES = 200
 """Resamples of the images; the relative error of a standard error is then 5 %."""
 
@@ -103,7 +105,10 @@ def image_part(resampled: NDArray[np.float64], images: int) -> ImagePart:
 
 
 def difference_interval(
-    differences: ArrayLike, level: float = 0.95, image: ImagePart | None = None
+    differences: ArrayLike,
+    level: float = 0.95,
+    image: ImagePart | None = None,
+    prior: PriorSpread | None = None,
 ) -> Interval:
     """mean +- t_{(1 + level) / 2, df} sqrt(s^2 / n + V), see the head of this file.
 
@@ -112,6 +117,8 @@ def difference_interval(
     Args:
         differences: (n,) paired differences on all images, finite, one per seed.
         level: probability in (0, 1) that the interval covers the mean over all seeds (and images).
+        prior: what other runs say about the spread between seeds; s^2 is drawn towards it, see
+            sequential.moderated_variance. `sd` of the result is then the moderated one.
     """
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, not {level}")
@@ -126,6 +133,7 @@ def difference_interval(
     # Equal differences differ in their last bits, which would pass for a spread.
     if sd <= 1e-12 * max(float(np.abs(d).max()), 1e-300):
         sd = 0.0
+    sd = math.sqrt(float(moderated_variance(np.array([sd**2]), np.array([n - 1.0]), prior)[0]))
     seeds, images = sd**2 / n, 0.0 if image is None else image.se**2
     total = seeds + images
     se = math.sqrt(total)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ablation.analyse.statistics import power
 from ablation.analyse.statistics.hypothesis_tests import sign_flip_p, tost_p
 from ablation.analyse.statistics.intervals import ImagePart, difference_interval
+from ablation.analyse.statistics.sequential import PriorSpread
 
 MIN_PAIRS = 3
 """With fewer pairs there is no verdict but "inconclusive", whatever the interval says."""
@@ -73,6 +74,28 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class DueLook:
+    """One of the declared numbers of pairs at which a study draws verdicts.
+
+    Attributes:
+        pairs: of this look.
+        difference, equivalence: nominal levels, see sequential.SequentialDesign.
+        following: pairs of the look after it; None: it is the last.
+    """
+
+    pairs: int
+    difference: float
+    equivalence: float
+    following: int | None
+
+    def further(self) -> tuple[int | None, str]:
+        """Seeds until the next look, and a note."""
+        if self.following is None:
+            return None, "this was the last declared look; a new question needs fresh seeds"
+        return self.following - self.pairs, f"the next declared look is at {self.following} pairs"
+
+
+@dataclass(frozen=True)
 class DecisionContext:
     """What a decision depends on besides the numbers.
 
@@ -83,6 +106,7 @@ class DecisionContext:
         diverged, planned: seeds in which the arm diverged, and which it should have.
         baseline_diverged: seeds in which the arm it is compared with diverged.
         refused: the study gets no verdict, whatever the numbers say.
+        look: of a study that draws verdicts at declared numbers of pairs: the one that this is.
     """
 
     margin: float | None
@@ -92,6 +116,17 @@ class DecisionContext:
     planned: int = 0
     baseline_diverged: int = 0
     refused: bool = False
+    look: DueLook | None = None
+
+    @property
+    def p_limit(self) -> float:
+        """Below it, p_holm shows a difference."""
+        return 1 - self.level if self.look is None else self.look.difference
+
+    @property
+    def tost_limit(self) -> float:
+        """Below it, tost_p shows equivalence."""
+        return 1 - self.level if self.look is None else self.look.equivalence
 
     @property
     def strict_level(self) -> float:
@@ -107,6 +142,7 @@ def compare(
     level: float,
     margin: float | None,
     image: ImagePart | None = None,
+    prior: PriorSpread | None = None,
 ) -> Comparison:
     """The numbers of arm - baseline over the seeds that both have; no verdict yet.
 
@@ -119,13 +155,14 @@ def compare(
         level: of the interval, in (0, 1).
         margin: of the equivalence test, in the metric's units; None: no such test.
         image: see image_resampling.ImageLevel.part, made from the same seeds.
+        prior: what other runs say about the spread of the differences; None: only the differences count.
 
     Raises:
         ValueError: a seed occurs twice.
     """
     a, b = paired_values(arm, baseline)
     d = a - b
-    interval = difference_interval(d, level, image)
+    interval = difference_interval(d, level, image, prior)
     correlation, gain = _pairing(a, b)
     # Two pairs leave the spread between seeds practically unknown: no p, however well they agree by chance.
     p = interval.p if interval.n >= MIN_PAIRS else math.nan
@@ -194,9 +231,8 @@ def decide(comparison: Comparison, context: DecisionContext) -> Comparison:
         return _decide_without_pairs(comparison, context)
     if comparison.n_pairs < MIN_PAIRS:
         return _decide_with_few_pairs(comparison, context)
-    alpha = 1 - context.level
-    differs = comparison.p_holm < alpha
-    if comparison.tost_p < alpha:  # False for NaN: without a margin nothing is equivalent
+    differs = comparison.p_holm < context.p_limit
+    if comparison.tost_p < context.tost_limit:  # False for NaN: without a margin nothing is equivalent
         note = "differs, but by less than matters" if differs else ""
         return _unless_diverged(replace(comparison, verdict=EQUIVALENT, note=note), context)
     if differs:
@@ -204,7 +240,7 @@ def decide(comparison: Comparison, context: DecisionContext) -> Comparison:
         note = _effect_note(comparison, context)
         return _unless_diverged(replace(comparison, verdict=verdict, note=note), context)
     more_seeds, note = _further_seeds(comparison, context)
-    if comparison.p_t < alpha:
+    if comparison.p_t < context.p_limit:
         adjusted = (
             f"its unadjusted p {comparison.p_t:.2g} is not small enough with {context.family} arms tested"
         )
@@ -261,6 +297,8 @@ def _effect_note(comparison: Comparison, context: DecisionContext) -> str:
 
 def _further_seeds(comparison: Comparison, context: DecisionContext) -> tuple[int | None, str]:
     """How many further seeds would tell, with power POWER, and a note on it."""
+    if context.look is not None:
+        return context.look.further()
     sd, n = comparison.seed_sd, comparison.n_pairs
     image_se = 0.0 if math.isnan(comparison.image_se) else comparison.image_se
     seen = power.seeds_to_detect(comparison.difference, sd, POWER, context.strict_level, image_se)

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from ablation.analyse.statistics.image_resampling import ImageLevel
-from ablation.analyse.statistics.paired import Comparison, DecisionContext, compare, decide
+from ablation.analyse.statistics.paired import Comparison, DecisionContext, DueLook, compare, decide
+from ablation.analyse.statistics.sequential import PriorSpread
 from ablation.analyse.tables.held_fixed import HeldFixed
 
 
@@ -43,6 +44,8 @@ class StudyTerms:
         images: AP of the runs on resampled images.
         held: what the runs share; those that differ in anything else are not compared.
         refused: the study gets no verdict (runs are missing, not comparable, or pruned), only numbers.
+        prior: what other runs say about the spread of a paired difference.
+        look: the declared look that this is; None: the study declared none.
     """
 
     level: float
@@ -50,6 +53,8 @@ class StudyTerms:
     images: ImageLevel
     held: HeldFixed
     refused: bool
+    prior: PriorSpread | None = None
+    look: DueLook | None = None
 
     def compare(self, arm: ArmRuns, opponent: ArmRuns) -> Comparison:
         """The numbers of arm - opponent, without a verdict.
@@ -67,7 +72,13 @@ class StudyTerms:
             return replace(empty, note=f"not compared: {texts}")
         image = self.images.part(of_arm, of_opponent)
         return compare(
-            arm.values, opponent.values, names=names, level=self.level, margin=self.margin, image=image
+            arm.values,
+            opponent.values,
+            names=names,
+            level=self.level,
+            margin=self.margin,
+            image=image,
+            prior=self.prior,
         )
 
     def decide(self, comparison: Comparison, arm: ArmRuns, opponent: ArmRuns, family: int) -> Comparison:
@@ -84,6 +95,7 @@ class StudyTerms:
             planned=arm.planned,
             baseline_diverged=opponent.diverged,
             refused=self.refused,
+            look=self.look,
         )
         decided = decide(comparison, context)
         notes = [decided.note] if decided.note else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ablation.analyse.statistics.sequential import PriorSpread, SequentialDesign, sequential_design
 from ablation.analyse.tables.settings import BASELINE_LOSS
 from ablation.analyse.view import StudyView
 from ablation.records import declaration_that_counts
@@ -18,12 +19,16 @@ class DeclaredTerms:
         declared_before: it was declared before any run of the study had ended.
         family: losses whose arms are tested together; None: every arm whose loss is not BCE.
         remarks: where the declaration is missing, late, changed or not followed, as sentences.
+        looks: the declared looks with their levels; None: one verdict, on all the runs there are.
+        prior: what other runs said beforehand about the spread of a paired difference.
     """
 
     margin: float | None
     declared_before: bool
     family: tuple[str, ...] | None
     remarks: tuple[str, ...]
+    looks: SequentialDesign | None = None
+    prior: PriorSpread | None = None
 
     def in_family(self, loss: str) -> bool:
         """Whether an arm with this loss belongs to the family."""
@@ -64,4 +69,6 @@ def declared_terms(view: StudyView, margin: float | None = None) -> DeclaredTerm
             )
     if first.level != view.level:
         remarks.append(f"Intervals are shown at {view.percent}, but {first.level:.0%} was declared.")
-    return DeclaredTerms(first.margin, before, first.family, tuple(remarks))
+    looks = None if first.looks is None else sequential_design(first.looks, first.level, first.spending)
+    prior = None if first.prior_sd is None else PriorSpread(first.prior_sd**2, first.prior_df)
+    return DeclaredTerms(first.margin, before, first.family, tuple(remarks), looks, prior)

@@ -21,6 +21,7 @@ from ablation.analyse.verdict.declaration import DeclaredTerms, declared_terms
 from ablation.analyse.verdict.findings import Findings
 from ablation.analyse.verdict.headline import Headline, headline
 from ablation.analyse.verdict.limitations import limitations
+from ablation.analyse.verdict.looks import first_decided, stages
 from ablation.analyse.view import StudyView
 
 __all__ = ["VERDICTS", "Comparison", "StudyVerdict", "judge", "judged"]
@@ -72,7 +73,8 @@ def judge(
     The steps: paired differences over the seeds with intervals that, where detections are stored, cover
     other images too (statistics/intervals.py); Holm over the declared family, by the p of the t test,
     because the sign-flip p cannot fall below 2^(1 - n) and could never pass with several arms; TOST
-    against the margin; the rule of paired.decide. BCE arms other than the baseline do not belong to the
+    against the margin; the rule of paired.decide. A study that declared looks is judged at each that has come
+    due, and an arm's first decision counts. BCE arms other than the baseline do not belong to the
     family unless it names them; they are a family of their own.
 
     Args:
@@ -87,10 +89,17 @@ def judge(
     refused = view.held.refusal or completeness.refusal(view.runs, view.metric, partial)
     arms = _arms(view)
     images = _images(view, arms, view.artifacts if artifacts is None else artifacts, generator)
-    terms = StudyTerms(view.level, declaration.margin, images, view.held, refused=bool(refused))
-    comparisons = _against_baseline(view, arms, declaration, terms)
-    decided = {(comparison.arm, comparison.against): comparison for comparison in comparisons}
-    finalists = headline(arms, terms, decided, _tuned(view), generator)
+    terms = StudyTerms(
+        view.level, declaration.margin, images, view.held, refused=bool(refused), prior=declaration.prior
+    )
+    by_look, headlines = [], []
+    for stage in stages(view, declaration.looks, arms):
+        at_look = replace(terms, level=stage.level, look=stage.look)
+        by_look.append(_against_baseline(view, stage.arms, declaration, at_look))
+        decided = {(comparison.arm, comparison.against): comparison for comparison in by_look[-1]}
+        headlines.append(headline(stage.arms, at_look, decided, _tuned(view), generator))
+    comparisons = [first_decided(entries) for entries in zip(*by_look, strict=True)]
+    finalists = _first_headline(headlines)
     family = sum(declaration.in_family(arm.loss) for arm in arms if arm.arm != view.baseline)
     findings = Findings(view, declaration, arms, comparisons, finalists, images, family, refused)
     return StudyVerdict(
@@ -105,6 +114,15 @@ def judge(
         covers=coverage(comparisons),
         family=family,
     )
+
+
+def _first_headline(headlines: Sequence[Headline | None]) -> Headline | None:
+    """The headline of the first look at which it decided; else of the last look."""
+    known = [entry for entry in headlines if entry is not None]
+    if not known:
+        return None
+    comparison = first_decided([entry.comparison for entry in known])
+    return next(entry for entry in known if entry.comparison is comparison)
 
 
 def judged(view: StudyView, verdict: StudyVerdict) -> StudyView:
