@@ -217,7 +217,12 @@ def outcomes(
 
 
 def median_unbiased(
-    mean: float, sd: float, design: SequentialDesign, margin: float | None, studies: int = 20_000
+    mean: float,
+    sd: float,
+    design: SequentialDesign,
+    margin: float | None,
+    prior: PriorSpread | None = None,
+    studies: int = 20_000,
 ) -> float:
     """The difference under which the design's final mean lies above and below the observed one equally often.
 
@@ -228,14 +233,16 @@ def median_unbiased(
     Args:
         mean: observed at the look at which the study stopped, in the metric's units.
         sd: of the paired differences, > 0.
+        prior: as the study used it.
 
     Source: Emerson and Fleming, Biometrika 77, 1990, with the ordering by the sample mean.
     """
     noise = np.random.default_rng(0).standard_normal((studies, design.looks[-1]))
     scaled = None if margin is None else margin / sd
+    spread = None if prior is None else PriorSpread(prior.variance / sd**2, prior.df)
 
     def share_above(shift: float) -> float:
-        return float((outcomes(noise + shift, design, scaled).mean >= mean / sd).mean())
+        return float((outcomes(noise + shift, design, scaled, spread).mean >= mean / sd).mean())
 
     low, high = mean / sd - 3.0, mean / sd + 3.0
     for _ in range(24):

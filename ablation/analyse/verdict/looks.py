@@ -57,7 +57,7 @@ def stages(view: StudyView, design: SequentialDesign | None, arms: list[ArmRuns]
 
 
 def first_decided(comparisons: Sequence[Comparison]) -> Comparison:
-    """Of the comparisons of one arm, by look: the first that decided, which ends its question; else the last."""
+    """One arm's comparisons by look -> the first that decided, which ends its question; else the last."""
     decided = [entry for entry in comparisons if entry.verdict in (BETTER, WORSE, EQUIVALENT)]
     return decided[0] if decided else comparisons[-1]
 

@@ -11,7 +11,15 @@ import pandas as pd
 
 from ablation.analyse.statistics.hypothesis_tests import holm
 from ablation.analyse.statistics.image_resampling import MOST_RUNS, DetectionSource, ImageLevel, image_level
-from ablation.analyse.statistics.paired import BETTER, EQUIVALENT, VERDICTS, WORSE, Comparison, compare
+from ablation.analyse.statistics.paired import (
+    BETTER,
+    EQUIVALENT,
+    VERDICTS,
+    WORSE,
+    Comparison,
+    DueLook,
+    compare,
+)
 from ablation.analyse.tables import completeness
 from ablation.analyse.tables.settings import BASELINE_LOSS
 from ablation.analyse.verdict import sentence
@@ -21,7 +29,7 @@ from ablation.analyse.verdict.declaration import DeclaredTerms, declared_terms
 from ablation.analyse.verdict.findings import Findings
 from ablation.analyse.verdict.headline import Headline, headline
 from ablation.analyse.verdict.limitations import limitations
-from ablation.analyse.verdict.looks import first_decided, stages
+from ablation.analyse.verdict.looks import NEVER, first_decided, stages
 from ablation.analyse.view import StudyView
 
 __all__ = ["VERDICTS", "Comparison", "StudyVerdict", "judge", "judged"]
@@ -42,6 +50,7 @@ class StudyVerdict:
         refused: why there is no verdict; empty where there is one.
         covers: what the intervals cover, see coverage.coverage.
         family: how many arms are tested together.
+        looks: of a study that declared looks: the headline's comparison at each that has come due.
     """
 
     sentence: str
@@ -54,6 +63,7 @@ class StudyVerdict:
     refused: str
     covers: str
     family: int
+    looks: tuple[tuple[DueLook, Comparison], ...] = ()
 
     def of(self, arm: str) -> Comparison | None:
         """The verdict on an arm against the baseline; None for the baseline itself."""
@@ -92,12 +102,15 @@ def judge(
     terms = StudyTerms(
         view.level, declaration.margin, images, view.held, refused=bool(refused), prior=declaration.prior
     )
-    by_look, headlines = [], []
+    by_look, headlines, looks = [], [], []
     for stage in stages(view, declaration.looks, arms):
         at_look = replace(terms, level=stage.level, look=stage.look)
         by_look.append(_against_baseline(view, stage.arms, declaration, at_look))
         decided = {(comparison.arm, comparison.against): comparison for comparison in by_look[-1]}
-        headlines.append(headline(stage.arms, at_look, decided, _tuned(view), generator))
+        finalists = headline(stage.arms, at_look, decided, _tuned(view), generator)
+        headlines.append(finalists)
+        if stage.look is not None and stage.look.difference > NEVER and finalists is not None:
+            looks.append((stage.look, finalists.comparison))
     comparisons = [first_decided(entries) for entries in zip(*by_look, strict=True)]
     finalists = _first_headline(headlines)
     family = sum(declaration.in_family(arm.loss) for arm in arms if arm.arm != view.baseline)
@@ -113,6 +126,7 @@ def judge(
         refused=refused,
         covers=coverage(comparisons),
         family=family,
+        looks=tuple(looks),
     )
 
 

@@ -1,39 +1,44 @@
-"""The finalists on fresh seeds: what each look says, and whether it ends the study.
+"""The finalists on fresh seeds: what each declared look says, and whether it ends the study.
 
-At a declared number of pairs both tests are made at the look's nominal level, with the variance of the
-paired differences moderated by that of the exploration (sequential.moderated_variance). In this order:
-
-- equivalent, when two one-sided tests show the difference within the margin;
-- better or worse, when the two-sided test does;
-- else on to the next look; after the last one it is inconclusive.
-
-A finalist that diverges in a decision seed cannot be called better, or equivalent: the mean of the seeds
-in which it trained is not its own. Nothing is called worse than, or equivalent to, a BCE that diverged.
-If it diverged in every seed of a look and the other in none, the other is better.
+The verdict is the one that `ablation report` draws of the same runs: paired differences, with the images'
+part where detections are stored, at the look's nominal levels, their variance moderated by the spread of
+the exploration. Divergence follows the rules of paired.decide.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special
+import pandas as pd
+from numpy.typing import NDArray
 
-from ablation.analyse.statistics.paired import BETTER, EQUIVALENT, INCONCLUSIVE, WORSE
+from ablation.analyse.detections.run_files import RunArtifacts
+from ablation.analyse.statistics.paired import (
+    BETTER,
+    EQUIVALENT,
+    INCONCLUSIVE,
+    WORSE,
+    Comparison,
+    paired_values,
+)
 from ablation.analyse.statistics.sequential import (
     PriorSpread,
     SequentialDesign,
     chance_to_tell,
     median_unbiased,
-    moderated_variance,
 )
-from ablation.commands.settle.exploration import Results
+from ablation.analyse.verdict.verdict import judge
+from ablation.analyse.view import study_view
+from ablation.commands.settle.design import SettleDesign
+from ablation.records import StudyRecord
+from ablation.rng import generator
 
 FUTILE = 0.1
 """Below this chance that any later look decides, going on is advised against; it is not forbidden."""
 GO_ON = "go on"
+ENDED = ("FINISHED", "DIVERGED")
 
 
 @dataclass(frozen=True)
@@ -43,29 +48,25 @@ class Look:
     Attributes:
         planned: pairs that the design has at this look.
         pairs: of these, both runs finished.
-        diverged: runs that diverged, (other loss, BCE).
-        difference: mean of other loss - BCE, in the metric's units.
+        difference: mean of the other loss - BCE, in the metric's units.
         low, high: repeated confidence interval, which holds at all looks together.
-        sd: moderated standard deviation of a paired difference.
         p, p_limit: two-sided p and the nominal level below which it decides.
         tost_p, tost_limit: likewise of equivalence.
         verdict: better, worse, equivalent, inconclusive (last look only) or "go on".
-        chance: that a later look decides; NaN where the study has ended.
+        note: what a reader has to know beside it, such as runs that diverged.
     """
 
     planned: int
     pairs: int
-    diverged: tuple[int, int]
     difference: float
     low: float
     high: float
-    sd: float
     p: float
     p_limit: float
     tost_p: float
     tost_limit: float
     verdict: str
-    chance: float
+    note: str
 
 
 @dataclass(frozen=True)
@@ -74,13 +75,15 @@ class Decision:
 
     Attributes:
         looks: those that have been taken.
-        missing: (arm, seed) up to the next look that have not finished; empty at the end.
+        missing: (arm, seed) up to the next look that have not ended; empty at the end.
         estimate: median-unbiased difference once it has ended; NaN before, or without pairs.
+        chance: that a later look decides; NaN before the first look and at the end.
     """
 
     looks: tuple[Look, ...]
     missing: tuple[tuple[str, int], ...]
     estimate: float
+    chance: float
 
     @property
     def verdict(self) -> str:
@@ -89,102 +92,86 @@ class Decision:
 
 
 def decide(
-    finalists: tuple[str, str],
-    seeds: Sequence[int],
-    results: Results,
-    design: SequentialDesign,
-    margin: float,
-    prior: PriorSpread | None,
+    record: StudyRecord, design: SettleDesign, finalists: tuple[str, str], prior: PriorSpread | None
 ) -> Decision:
-    """The state of the decision that these results lead to.
+    """The state of the decision that these runs lead to.
 
     Args:
+        record: the study of the decision; its declaration has the looks.
         finalists: the other loss, then BCE.
-        seeds: of the decision, in order; at least as many as the last look has pairs.
-        results: (arm, seed) -> metric, None where it diverged.
+        prior: from the exploration, as the study declared it.
     """
+    sequential = design.sequential
     looks: list[Look] = []
-    for index, planned in enumerate(design.looks):
-        due = [(arm, seed) for seed in seeds[:planned] for arm in finalists]
-        missing = tuple(run for run in due if run not in results)
-        if missing:
-            return Decision(tuple(looks), missing, math.nan)
-        look = _look(index, finalists, seeds[:planned], results, design, margin, prior)
-        looks.append(look)
-        if look.verdict != GO_ON:
-            break
-    last = looks[-1]
-    estimate = math.nan
-    if last.pairs >= 2 and last.sd > 0:
-        estimate = median_unbiased(last.difference, last.sd, design, margin)
-    return Decision(tuple(looks), (), estimate)
-
-
-def _look(
-    index: int,
-    finalists: tuple[str, str],
-    seeds: Sequence[int],
-    results: Results,
-    design: SequentialDesign,
-    margin: float,
-    prior: PriorSpread | None,
-) -> Look:
-    values = np.array([[_number(results[arm, seed]) for seed in seeds] for arm in finalists])
-    diverged = tuple(int(n) for n in np.isnan(values).sum(axis=1))
-    d = (values[0] - values[1])[np.isfinite(values).all(axis=0)]
-    n, last = len(d), index == len(design.looks) - 1
-    p_limit, tost_limit = design.difference[index], design.equivalence[index]
-    mean = low = high = sd = p = tost = math.nan
-    if n:
-        mean = float(d.mean())
-    if n >= 2:
-        df = np.array([n - 1.0])
-        sd = math.sqrt(float(moderated_variance(np.array([d.var(ddof=1)]), df, prior)[0]))
-        error = max(sd, 1e-12) / math.sqrt(n)
-        p = float(2 * special.stdtr(n - 1, -abs(mean) / error))
-        tost = float(special.stdtr(n - 1, (abs(mean) - margin) / error))
-        half = float(special.stdtrit(n - 1, 1 - p_limit / 2)) * error
-        low, high = mean - half, mean + half
-    verdict = _verdict(mean, p < p_limit, tost < tost_limit, (diverged[0], diverged[1]), len(seeds))
-    if verdict == GO_ON and last:
-        verdict = INCONCLUSIVE
+    if record.runs:
+        view = study_view(record, design.metric, design.level, RunArtifacts(record))
+        verdict = judge(view, partial=True, generator=generator(0, "report"))
+        for due, comparison in verdict.looks:
+            looks.append(_look(due.pairs, comparison, sequential))
+            if looks[-1].verdict != GO_ON:
+                last = _estimate(record, design, finalists, looks[-1], prior)
+                return Decision(tuple(looks), (), last, math.nan)
+    ended = {(run.arm, run.seed) for run in record.runs if run.state in ENDED}
+    pairs = sequential.looks[len(looks)]
+    due_runs = [(arm, seed) for seed in design.decide_seeds[:pairs] for arm in finalists]
+    missing = tuple(run for run in due_runs if run not in ended)
     chance = math.nan
-    if verdict == GO_ON and n >= 2:
-        chance = chance_to_tell(d, _from_pairs(design, n, len(seeds)), margin, prior)
+    if looks:
+        values = _differences(record, design, finalists, looks[-1].planned)
+        if len(values) == looks[-1].planned:  # runs that diverged leave no common ground for a forecast
+            chance = chance_to_tell(values, sequential, design.margin, prior)
+    return Decision(tuple(looks), missing, math.nan, chance)
+
+
+def _look(pairs: int, comparison: Comparison, sequential: SequentialDesign) -> Look:
+    index = sequential.looks.index(pairs)
+    verdict = comparison.verdict
+    if verdict not in (BETTER, WORSE, EQUIVALENT):
+        verdict = INCONCLUSIVE if index == len(sequential.looks) - 1 else GO_ON
     return Look(
-        planned=len(seeds), pairs=n, diverged=(diverged[0], diverged[1]), difference=mean, low=low, high=high,
-        sd=sd, p=p, p_limit=p_limit, tost_p=tost, tost_limit=tost_limit, verdict=verdict, chance=chance,
-    )  # fmt: skip
+        planned=pairs,
+        pairs=comparison.n_pairs,
+        difference=comparison.difference,
+        low=comparison.low,
+        high=comparison.high,
+        p=comparison.p_t,
+        p_limit=sequential.difference[index],
+        tost_p=comparison.tost_p,
+        tost_limit=sequential.equivalence[index],
+        verdict=verdict,
+        note=comparison.note,
+    )
 
 
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
-
-
-def _verdict(mean: float, differs: bool, within: bool, diverged: tuple[int, int], planned: int) -> str:
-    other, bce = diverged
-    if other == planned and bce == 0:
-        return WORSE
-    if bce == planned and other == 0:
-        return BETTER
-    if within and not other and not bce:
-        return EQUIVALENT
-    if differs and mean > 0 and not other:
-        return BETTER
-    if differs and mean < 0 and not bce:
-        return WORSE
-    return GO_ON
-
-
-def _from_pairs(design: SequentialDesign, pairs: int, planned: int) -> SequentialDesign:
-    """The design in finished pairs: with diverged runs every later look has fewer."""
-    if pairs == planned:
-        return design
-    lost = planned - pairs
-    rows = [
-        (look - lost, p, q)
-        for look, p, q in zip(design.looks, design.difference, design.equivalence, strict=True)
-        if look - lost >= 2
+def _differences(
+    record: StudyRecord, design: SettleDesign, finalists: tuple[str, str], pairs: int
+) -> NDArray[np.float64]:
+    """Paired differences of the first seeds, where both runs finished."""
+    seeds = design.decide_seeds[:pairs]
+    series = [
+        pd.Series(
+            {
+                run.seed: run.metrics.get(design.metric, math.nan)
+                for run in record.runs
+                if run.arm == arm and run.seed in seeds and run.state == "FINISHED"
+            },
+            dtype=float,
+        )
+        for arm in finalists
     ]
-    looks, difference, equivalence = zip(*rows, strict=True) if rows else ((), (), ())
-    return SequentialDesign(looks, design.level, design.exponent, difference, equivalence)
+    a, b = paired_values(series[0], series[1])
+    return np.asarray(a - b)
+
+
+def _estimate(
+    record: StudyRecord,
+    design: SettleDesign,
+    finalists: tuple[str, str],
+    look: Look,
+    prior: PriorSpread | None,
+) -> float:
+    values = _differences(record, design, finalists, look.planned)
+    if len(values) < 3 or not values.std() > 0:
+        return math.nan
+    sd = float(values.std(ddof=1))
+    return median_unbiased(float(values.mean()), sd, design.sequential, design.margin, prior)

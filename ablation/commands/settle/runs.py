@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ablation.records import PlannedRun
+from ablation.records import PlannedRun, StudyRecord
 from ablation.study import app
 from ablation.study.plan_file import plan_file
 from ablation.study.relaunch import launch_arguments
+from ablation.tracking.folder_record import folder_of, study_of_folders
 from ablation.tracking.run_folder import RunFolder
 from ablation.tracking.study_folder import read_plan
 
@@ -26,8 +27,6 @@ class Stage:
         study: its name.
         description: of the study, for people.
         arms: arm -> a planned run of it, from which the settings are taken.
-        metric: that its report compares by.
-        margin, level: declared with it.
         extra: further overrides of `ablation train`, such as the launcher or train.device.
     """
 
@@ -35,13 +34,13 @@ class Stage:
     description: str
     out: Path
     arms: Mapping[str, PlannedRun]
-    metric: str
-    margin: float
-    level: float
     extra: Sequence[str]
 
-    def launch(self, arms: Sequence[str], seeds: Sequence[int]) -> None:
+    def launch(self, arms: Sequence[str], seeds: Sequence[int], analysis: Mapping[str, object]) -> None:
         """Train these arms on these seeds; what has ended is left alone.
+
+        Args:
+            analysis: what the study declares, key below `analysis` -> value.
 
         Raises:
             AblationError: a run failed; it names each.
@@ -53,18 +52,19 @@ class Stage:
                 study=self.study,
                 out=self.out,
                 description=self.description,
-                analysis={"metric": self.metric, "margin": self.margin, "level": self.level},
+                analysis=analysis,
                 extra=self.extra,
             )
         )
 
+    def record(self) -> StudyRecord:
+        """Its runs so far, from their folders."""
+        return study_of_folders(self.out, self.study)
+
     def folders(self) -> dict[tuple[str, int], RunFolder]:
         """(arm, seed) -> the folder of that run, for every run launched so far."""
         plan = read_plan(plan_file(self.out, self.study))
-        return {
-            (run.arm, run.seed): RunFolder.of(self.out, self.study, run.arm, run.seed, run.key)
-            for run in plan.runs
-        }
+        return {(run.arm, run.seed): folder_of(self.out, self.study, run) for run in plan.runs}
 
     def results(self, metric: str) -> dict[tuple[str, int], float | None]:
         """(arm, seed) -> the last value of the metric, None where the run diverged; finished runs only."""

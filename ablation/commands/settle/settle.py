@@ -17,6 +17,7 @@ from typing import Any
 from ablation.commands.settle.decision import GO_ON, Decision, decide
 from ablation.commands.settle.design import (
     FIRST_DECISION_SEED,
+    SPENDING,
     SettleDesign,
     declare,
     design_file,
@@ -105,9 +106,6 @@ class Settling:
             description=f"Exploration of {self.design.study}: chooses a finalist of each side.",
             out=Path(first.out),
             arms={arm: run.planned for arm, run in arms.items()},
-            metric=self.design.metric,
-            margin=self.design.margin,
-            level=self.design.level,
             extra=list(extra),
         )
         self.exploration = base
@@ -132,7 +130,7 @@ class Settling:
             for line in progress(state):
                 log.info(line)
             arms = list(dict.fromkeys(arm for arm, _ in missing))
-            stage.launch(arms, sorted({seed for _, seed in missing}))
+            stage.launch(arms, sorted({seed for _, seed in missing}), self._declared(state))
 
     def state(self) -> Settled:
         """From the finished runs alone."""
@@ -141,18 +139,26 @@ class Settling:
         exploration = explore(design.arms, design.explore_seeds, results)
         decision = None
         if exploration.finalists:
-            decision = decide(
-                (exploration.finalists[OTHERS], exploration.finalists[BCE]),
-                design.decide_seeds,
-                self.decision.results(design.metric),
-                design.sequential,
-                design.margin,
-                exploration.spread,
-            )
+            finalists = (exploration.finalists[OTHERS], exploration.finalists[BCE])
+            decision = decide(self.decision.record(), design, finalists, exploration.spread)
         folders = [*self.exploration.folders().values(), *self.decision.folders().values()]
         runs = sum(folder.file("metrics.jsonl").exists() for folder in folders)
         hours = (self.exploration.hours() + self.decision.hours()) / self.slots
         return Settled(design, exploration, decision, Spent(runs, hours), "")
+
+    def _declared(self, state: Settled) -> dict[str, object]:
+        """What the study of the next runs declares about its analysis."""
+        design = self.design
+        analysis: dict[str, object] = {
+            "metric": design.metric,
+            "margin": design.margin,
+            "level": design.level,
+        }
+        if state.decision is None:
+            return analysis
+        spread = state.exploration.spread
+        prior = {"prior_sd": math.sqrt(spread.variance), "prior_df": spread.df} if spread.df else {}
+        return analysis | {"looks": design.looks, "spending": SPENDING} | prior
 
     def _over_budget(self, spent: Spent, missing: int) -> str:
         """Why the missing runs may not be launched; "" where they may."""
@@ -220,7 +226,7 @@ def as_json(state: Settled) -> dict[str, Any]:
     content: dict[str, Any] = _plain(
         {
             "study": state.design.study,
-            "rounds": [asdict(one) for one in state.exploration.rounds],
+            "rounds": [asdict(entry) for entry in state.exploration.rounds],
             "finalists": state.exploration.finalists,
             "lost": list(state.exploration.lost),
             "looks": [asdict(look) for look in decision.looks] if decision else [],

@@ -39,11 +39,9 @@ def answer(state: Settled) -> str:
 
 def _interval(look: Look, metric: str) -> str:
     interval = "" if math.isnan(look.low) else f" [{look.low:+.3f}, {look.high:+.3f}]"
-    lost = sum(look.diverged)
-    diverged = f", {lost} of {2 * look.planned} runs diverged" if lost else ""
     if math.isnan(look.difference):
-        return f"no pair finished{diverged}"
-    return f"{look.difference:+.3f}{interval} {metric}, {look.pairs} pairs on fresh seeds{diverged}"
+        return "no pair finished"
+    return f"{look.difference:+.3f}{interval} {metric}, {look.pairs} pairs on fresh seeds"
 
 
 def _next(state: Settled) -> list[str]:
@@ -54,11 +52,9 @@ def _next(state: Settled) -> list[str]:
     elif decision is not None and decision.looks and decision.verdict == GO_ON:
         lines.append("The same command goes on.")
     if decision is not None and decision.looks:
-        look = decision.looks[-1]
-        if decision.verdict == GO_ON and look.chance == look.chance:
-            lines.append(
-                f"A later look (up to {design.looks[-1]} pairs) decides with probability {look.chance:.0%}."
-            )
+        if decision.verdict == GO_ON and not math.isnan(decision.chance):
+            chance = f"decides with probability {decision.chance:.0%}"
+            lines.append(f"A later look (up to {design.looks[-1]} pairs) {chance}.")
         if not math.isnan(decision.estimate):
             lines.append(f"Estimate corrected for stopping early: {decision.estimate:+.3f} {design.metric}.")
     lines.append(f"Spent: {state.spent.line()}.")
@@ -68,12 +64,12 @@ def _next(state: Settled) -> list[str]:
 def path(state: Settled) -> list[str]:
     """Which arm went when, and each look with its limits."""
     lines = ["Exploration"]
-    for one in state.exploration.rounds:
+    for stage in state.exploration.rounds:
         for side in (OTHERS, BCE):
-            arms = one.arms.get(side, ())
+            arms = stage.arms.get(side, ())
             if arms:
-                lines.append(f"  round {one.number}, {side}: {len(arms)} arms on seed {one.seed}")
-                lines += [f"    out: {arm} ({one.left[arm]})" for arm in arms if arm in one.left]
+                lines.append(f"  round {stage.number}, {side}: {len(arms)} arms on seed {stage.seed}")
+                lines += [f"    out: {arm} ({stage.left[arm]})" for arm in arms if arm in stage.left]
     for side, arm in state.exploration.finalists.items():
         lines.append(f"  finalist, {side}: {arm}")
     if state.decision is not None:
