@@ -1,0 +1,71 @@
+"""`ablation settle` as a user runs it: real trainings, a budget, going on, and the report's own verdict."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from helpers.command import TINY, ablation, error_line, run_folders
+
+STUDY = """
+# @package _global_
+study: q
+description: for a test
+arms:
+  - {loss: bce}
+  - {loss: bce, loss.pos_weight: 2}
+  - {loss: focal, loss.alpha: 0.25, loss.gamma: [1, 2]}
+"""
+ARGUMENTS = ["settle", "sweeps=q", "max_seeds=4", "analysis.margin=0.2", *TINY]
+
+
+def project(folder: Path) -> Path:
+    """A folder with the study's file."""
+    (folder / "sweeps").mkdir(parents=True)
+    (folder / "sweeps" / "q.yaml").write_text(STUDY)
+    return folder
+
+
+def settled(folder: Path) -> dict[str, object]:
+    """What the command wrote down."""
+    return dict(json.loads((folder / "runs" / "q" / "settled.json").read_text()))
+
+
+def test_settle_stops_at_its_budget_goes_on_and_the_report_agrees(tmp_path: Path) -> None:
+    folder = project(tmp_path)
+    stopped = ablation(folder, *ARGUMENTS, "budget_runs=5")
+    assert "budget_runs=5" in stopped.stdout and "No answer yet" in stopped.stdout
+    assert len(run_folders(folder)) == 4  # one seed of each arm; the next step would have been too much
+
+    ended = ablation(folder, *ARGUMENTS)
+    state = settled(folder)
+    looks = state["looks"]
+    assert isinstance(looks, list) and len(looks) == 1 and looks[0]["planned"] == 4
+    assert state["verdict"] == "equivalent"  # tiny networks learn nothing: all AP lie far within the margin
+    assert ended.stdout.startswith("No useful difference")
+    finished = len(run_folders(folder))
+
+    again = ablation(folder, *ARGUMENTS)
+    assert again.stdout == ended.stdout and len(run_folders(folder)) == finished  # nothing is trained again
+
+    report = ablation(folder, "report", "study=q_decide").stdout
+    assert "no useful difference" in report.lower()
+
+    other = ablation(folder, *ARGUMENTS[:2], "max_seeds=6", *ARGUMENTS[3:], check=2)
+    assert "decide_seeds" in error_line(other)
+
+
+def test_settle_needs_both_sides(tmp_path: Path) -> None:
+    folder = project(tmp_path)
+    only_focal = "\n".join(line for line in STUDY.splitlines() if "bce" not in line)
+    (folder / "sweeps" / "q.yaml").write_text(only_focal)
+    assert "loss: bce" in error_line(ablation(folder, *ARGUMENTS, check=2))
+    assert not (folder / "runs").exists()
+
+
+def test_settle_refuses_numbers_that_are_none(tmp_path: Path) -> None:
+    folder = project(tmp_path)
+    for argument in ("max_seeds=three", "max_seeds=3", "budget_h=-1", "budget_h=x", "budget_runs=1.5"):
+        assert argument.partition("=")[0] in error_line(
+            ablation(folder, *ARGUMENTS[:2], argument, *TINY, check=2)
+        )
