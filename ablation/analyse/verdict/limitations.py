@@ -20,6 +20,7 @@ def limitations(findings: Findings) -> list[str]:
     """One sentence or two for each limit, the most serious first."""
     view, headline = findings.view, findings.headline
     lines = [view.partial] if view.partial else []
+    lines += [f"Not to be found: {line}." for line in view.study.missing]
     lines += _tuning(headline)
     lines += _not_held_fixed(view)
     lines += _diverged(findings.arms)

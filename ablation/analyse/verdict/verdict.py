@@ -89,14 +89,15 @@ def judge(
 
     Args:
         view: of the study; its metric, level and declaration count.
-        partial: draw verdicts although runs are missing; never where arms were pruned, or where runs
-            differ in something that the study does not vary.
+        partial: draw verdicts although runs, or files of theirs, are missing; never where arms were
+            pruned, or where runs differ in something that the study does not vary.
         generator: for the resamples of images and the splits of seeds; equal generators give equal results.
         margin: only where the study declared none; the text then says that it came afterwards.
         artifacts: the runs' stored detections; None: those of the view, if it has any.
     """
     declaration = declared_terms(view, margin)
     refused = view.held.refusal or completeness.refusal(view.runs, view.metric, partial)
+    refused = refused or ("" if partial else _not_found(view.study.missing))
     arms = _arms(view)
     images = _images(view, arms, view.artifacts if artifacts is None else artifacts, generator)
     terms = StudyTerms(
@@ -145,6 +146,14 @@ def judged(view: StudyView, verdict: StudyVerdict) -> StudyView:
     See comparisons.with_comparisons for the columns.
     """
     return replace(view, arms=with_comparisons(view.arms, verdict.arms))
+
+
+def _not_found(missing: Sequence[str]) -> str:
+    """Why there is no verdict where the plan or files of runs are nowhere to be found."""
+    if not missing:
+        return ""
+    more = f"; and {len(missing) - 1} more are missing" if len(missing) > 1 else ""
+    return f"{missing[0]}{more}; or set partial=true for a verdict without them"
 
 
 def _arms(view: StudyView) -> list[ArmRuns]:

@@ -41,6 +41,16 @@ def pairs(*differences: float) -> StudyRecord:
     return declared(StudyRecord("s", records))
 
 
+def test_no_verdict_where_the_plan_or_files_of_runs_cannot_be_found() -> None:
+    whole = pairs(0.030, 0.031, 0.029, 0.030)
+    record = dataclasses.replace(whole, missing=("plan.json is gone; give out=DIR", "files of a run"))
+    result = say(record)
+    assert "plan.json is gone; give out=DIR; and 1 more" in result.refused and result.recommended is None
+    assert sum("plan.json is gone" in line or "files of a run" in line for line in result.limitations) == 2
+    result = say(record, partial=True)
+    assert not result.refused and result.recommended is not None and len(result.limitations) > 2
+
+
 @pytest.mark.parametrize(
     ("differences", "verdict", "numbers"),
     [
