@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ablation.config.schema import OPEN_GROUPS, RunConfig
 from ablation.errors import UsageError, one_line
+from ablation.tracking.credentials import NO_CREDENTIALS, holds_credentials
 
 
 def register() -> None:
@@ -60,7 +61,8 @@ def _container(group: str, node: Any) -> dict[str, Any]:
 def _refuse_calls(key: str, value: Any) -> None:
     """Refuse ${name:...}: what a resolver such as oc.env returns would be stored with the run.
 
-    References to other settings, ${train.size_px}, are fine.
+    References to other settings, ${train.size_px}, are fine. Refuse addresses with passwords too, but the
+    tracking store's, which loses them instead.
     """
     if isinstance(value, dict):
         for name, item in value.items():
@@ -73,6 +75,8 @@ def _refuse_calls(key: str, value: Any) -> None:
             f"{key}: found {one_line(value, 80)!r}; what the environment or another resolver holds would be "
             "stored with the run. Write the value itself, and keep secrets out of the configuration"
         )
+    elif isinstance(value, str) and key != "tracking.uri" and holds_credentials(value):
+        raise UsageError(f"{key}: {NO_CREDENTIALS}")
 
 
 def _calls_a_resolver(text: str) -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ablation.errors import UsageError, redact
+from ablation.errors import UsageError
 from ablation.files import sha256_text
-from ablation.tracking.credentials import without_credentials
+from ablation.tracking.credentials import NO_CREDENTIALS, holds_credentials, without_credentials
 from ablation.tracking.run_places import ARTIFACTS
 
 SQLITE = "sqlite:///"
@@ -24,11 +24,8 @@ def resolve(uri: str | None, artifacts: str | None) -> tuple[str, str | None]:
         UsageError: MLflow has no store of that kind; the artifacts' address holds a password.
     """
     uri = None if uri is None else without_credentials(uri)
-    if artifacts is not None and artifacts != redact(artifacts):
-        raise UsageError(
-            "tracking.artifacts: holds a user or password, which the store would keep; leave them out and "
-            "give them in the environment, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-        )
+    if artifacts is not None and holds_credentials(artifacts):
+        raise UsageError(f"tracking.artifacts: {NO_CREDENTIALS}")
     if uri is None:
         uri = f"{SQLITE}{Path('mlflow.db').resolve()}"
     elif uri.startswith(SQLITE):

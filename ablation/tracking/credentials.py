@@ -26,7 +26,13 @@ _HOW = (
     "were taken out of the address: they are used for this command and stored nowhere. Better give them as "
     f"{USERNAME} and {PASSWORD} (or {TOKEN}), or in ~/.mlflow/credentials"
 )
-_IN_ARGUMENT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\",{}\[\]]*@")
+NO_CREDENTIALS = (
+    "holds an address with a user or password, which would be stored; leave them out and give them in the "
+    "environment, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+)
+"""Why a setting that is stored is refused."""
+
+_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\",{}\[\]]*")
 
 
 def without_credentials(address: str) -> str:
@@ -96,6 +102,16 @@ def with_credentials(address: str, username: str | None, password: str | None) -
     return f"{scheme}{userinfo}@{rest}"
 
 
+def holds_credentials(text: str) -> bool:
+    """Whether an address in a text has a user, a password or a token."""
+    for address in _IN_TEXT.findall(text):
+        names = [name.lower() for name, _ in parse_qsl(address.partition("?")[2], keep_blank_values=True)]
+        secret = any(_SECRET_NAME.search(name) or name in _USER_NAMES | _PASSWORD_NAMES for name in names)
+        if not _is_file(address) and ("@" in address or secret):
+            return True
+    return False
+
+
 def clean_argument(argument: str) -> str:
     """An argument of the command line without the user and password of a tracking store's address.
 
@@ -108,11 +124,8 @@ def clean_argument(argument: str) -> str:
         mark = value[:1] if value[:1] in ("'", '"') and value[:1] == value[-1:] else ""
         bare = value.strip(mark) if mark else value
         return f"{key}={mark}{without_credentials(bare)}{mark}"
-    if sign and any(not _is_file(text) for text in _IN_ARGUMENT.findall(value)):
-        raise UsageError(
-            f"{name}: holds an address with a user or password, which would be stored with the run; leave "
-            "them out and give them in the environment"
-        )
+    if sign and holds_credentials(value):
+        raise UsageError(f"{name}: {NO_CREDENTIALS}")
     return argument
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import secrets
+import shutil
 import subprocess
 import threading
 import urllib.error
@@ -19,8 +20,12 @@ from helpers.command import TINY, run_folders, started_from_nothing
 from helpers.fault_trials import RUN, Fault, Forks, Row, with_store
 from helpers.postgres import MlflowServer, free_port
 
-SWEEP = "# @package _global_\nstudy: s\ntracking: {{enabled: true, uri: '{}'}}\n"
-"""A study whose file names the store, with its password."""
+SWEEPS = {
+    "store": "# @package _global_\ntracking: {enabled: true, uri: '%s'}\n",
+    "artifacts": "# @package _global_\ntracking: {enabled: false, artifacts: '%s'}\n",
+    "text": "# @package _global_\ndescription: 'see %s'\n",
+}
+"""Files of studies that hold a password: in the store's address, and where it is refused."""
 
 
 def traces(folder: Path, secret: str, user: str) -> list[str]:
@@ -52,11 +57,14 @@ def addresses(secret: str) -> dict[str, str]:
 def commands(folder: Path, address: str) -> dict[str, list[str]]:
     """What may leave something behind, with the address where each takes it."""
     (folder / "sweeps").mkdir()
-    (folder / "sweeps" / "private.yaml").write_text(SWEEP.format(address))
+    for name, text in SWEEPS.items():
+        (folder / "sweeps" / f"{name}.yaml").write_text(text % address)
     return {
         "train": ["train", *RUN, f"tracking.uri='{address}'"],
         "study": ["train", "-m", *RUN, f"tracking.uri='{address}'", "seed=0"],
-        "sweep's file": ["train", "-m", *RUN, "sweeps=private", "seed=0"],
+        "store in a file": ["train", "-m", *RUN, "sweeps=store", "seed=0"],
+        "artifacts in a file": ["train", "-m", *RUN, "sweeps=artifacts", "seed=0"],
+        "description in a file": ["train", "-m", *RUN, "sweeps=text", "seed=0"],
         "plan": ["plan", *RUN, f"tracking.uri='{address}'"],
         "sync": ["sync", f"uri={address}"],
         "report": ["report", "study=s", f"uri={address}", "--traceback"],
@@ -76,14 +84,14 @@ def test_no_password_is_left_behind(
         secret = f"{secrets.token_hex(4)}+{secrets.token_hex(4)}"
         way, address = list(addresses(secret).items())[number % 7]
         folder = with_store(tmp_path / str(number) / "project", empty_store)
-        name, arguments = list(commands(folder, address).items())[number % 8]
+        name, arguments = list(commands(folder, address).items())[number % 10]
         with row.trial(f"{name}: {way}"):
             (folder / "sweeps" / "private.yaml").rename(
                 tmp_path / "private.yaml"
             ) if name != "sweep's file" else None
             _, text = forks.run(folder, arguments, Fault(patience_s=0.2))
             if name == "sweep's file":
-                (folder / "sweeps" / "private.yaml").unlink()  # the user's own file
+                shutil.rmtree(folder / "sweeps")  # the user's own files
             assert text, "nothing was printed"
             assert traces(tmp_path / str(number), secret, "alice") == []  # what it printed lies there too
     row.end(trials)

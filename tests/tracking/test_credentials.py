@@ -81,7 +81,10 @@ def test_a_secret_that_cannot_be_passed_on_is_refused_without_being_shown() -> N
         lambda: clean_argument("tracking.artifacts=s3://key:PW-1234@bucket"),
         lambda: clean_argument("description=see http://a:PW-1234@host"),
         lambda: clean_argument("tracking={uri: 'http://a:PW-1234@host'}"),
+        lambda: clean_argument("tracking.artifacts=http://host/a?user=u&password=PW-1234"),
+        lambda: clean_argument("description=see http://host/a?api_key=PW-1234"),
         lambda: Store.of(None, "s3://key:PW-1234@bucket"),
+        lambda: Store.of(None, "http://host/a?access_token=PW-1234"),
     ):
         with pytest.raises(UsageError) as error:
             call()
