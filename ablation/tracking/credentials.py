@@ -42,20 +42,22 @@ def without_credentials(address: str) -> str:
     only what is secret. Addresses of files hold none.
 
     Raises:
-        UsageError: a secret of a kind that cannot be passed on, such as ?sslpassword=.
+        UsageError: it cannot be read as an address, or a secret cannot be passed on. It is not shown.
     """
+    if _is_file(address) or ("@" not in address and "?" not in address):
+        return address
     match = _ADDRESS.fullmatch(address)
-    if match is None or _is_file(address):
-        return address
+    if match is None or "${" in address:
+        reason = "it holds an @, ? or ${...} but is no address such as http://HOST:PORT"
+        raise UsageError(f"tracking.uri: {reason}; give user and password as {USERNAME} and {PASSWORD}")
     scheme, rest = match.groups()
+    is_server = scheme.lower().startswith("http")
     userinfo, _, location = rest.rpartition("@")  # a password may hold an @, and also a / or a #
-    if "${" in userinfo:  # an interpolation of the environment, which is no secret until it is resolved
-        return address
     user, colon, password = userinfo.partition(":")
     taken = {USERNAME: unquote(user), PASSWORD: unquote(password)}
-    if user and not colon and scheme.startswith("http") and not os.environ.get(PASSWORD):
+    if user and not colon and is_server and not os.environ.get(PASSWORD):
         taken = {TOKEN: unquote(user)}  # http://TOKEN@host, as some hosted servers write it
-    location, from_query = _without_secret_parameters(location, is_server=scheme.startswith("http"))
+    location, from_query = _without_secret_parameters(location, is_server)
     taken = {name: value for name, value in {**taken, **from_query}.items() if value}
     if taken:
         os.environ.update(taken)
@@ -65,7 +67,7 @@ def without_credentials(address: str) -> str:
 
 
 def _is_file(address: str) -> bool:
-    return address.startswith(("sqlite:", "file:"))
+    return re.match(r"(sqlite(\+\w+)?|file):///", address) is not None
 
 
 def _without_secret_parameters(location: str, is_server: bool) -> tuple[str, dict[str, str]]:
@@ -95,7 +97,7 @@ def _without_secret_parameters(location: str, is_server: bool) -> tuple[str, dic
 def with_credentials(address: str, username: str | None, password: str | None) -> str:
     """A database's address with user and password for the driver; never to be stored or printed."""
     match = _ADDRESS.fullmatch(address)
-    if match is None or _is_file(address) or address.startswith("http") or not username:
+    if match is None or _is_file(address) or address.lower().startswith("http") or not username:
         return address
     scheme, rest = match.groups()
     userinfo = quote(username, safe="") + (f":{quote(password, safe='')}" if password else "")

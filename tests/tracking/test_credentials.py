@@ -55,7 +55,7 @@ def taken() -> dict[str, str]:
         ("mysql://u@h/db", "mysql://h/db", {"USERNAME": "u"}),
         ("http://host:5000", "http://host:5000", {}),
         ("sqlite:////home/me@work/mlflow.db", "sqlite:////home/me@work/mlflow.db", {}),
-        ("http://${oc.env:U}:${oc.env:P}@host", "http://${oc.env:U}:${oc.env:P}@host", {}),
+        ("HTTP://alice:PW-1234@host", "HTTP://host", {"USERNAME": "alice", "PASSWORD": "PW-1234"}),
     ],
 )
 def test_credentials_leave_the_address_for_the_environment(
@@ -78,6 +78,10 @@ def test_a_database_gets_its_credentials_in_memory_only() -> None:
 def test_a_secret_that_cannot_be_passed_on_is_refused_without_being_shown() -> None:
     for call in (
         lambda: without_credentials("postgresql://h/db?sslpassword=PW-1234"),
+        lambda: without_credentials("alice:PW-1234@host:5000"),
+        lambda: without_credentials(" http://alice:PW-1234@host"),
+        lambda: without_credentials("http://alice:PW-1234${x}@host"),
+        lambda: clean_argument("tracking.uri=alice:PW-1234@host"),
         lambda: clean_argument("tracking.artifacts=s3://key:PW-1234@bucket"),
         lambda: clean_argument("description=see http://a:PW-1234@host"),
         lambda: clean_argument("tracking={uri: 'http://a:PW-1234@host'}"),
@@ -122,8 +126,8 @@ def test_a_job_for_slurm_which_is_written_to_disk_holds_none() -> None:
     address = "http://alice:PW-1234@host"
     assert "PW-1234" not in OmegaConf.to_yaml(job_config(context, OmegaConf.create(), []))
     assert taken()["PASSWORD"] == "PW-1234"  # which the job inherits
-    address = "${oc.env:STORE}"
-    assert "${oc.env:STORE}" in OmegaConf.to_yaml(job_config(context, OmegaConf.create(), []))
+    address = "${other.setting}"
+    assert "${other.setting}" in OmegaConf.to_yaml(job_config(context, OmegaConf.create(), []))
 
 
 def test_what_version_0_1_wrote_is_not_copied_into_mlflow(tmp_path: Path) -> None:
