@@ -42,13 +42,13 @@ class Reader(ABC):
     def has(self, split: SplitName) -> bool:
         """Whether the settings name such a split of the data set's own. True for train."""
 
-    @abstractmethod
     def is_there(self, split: SplitName) -> bool:
         """Whether it has one, and what lists its images exists."""
+        return self.has(split)
 
-    @abstractmethod
     def setting(self, split: SplitName) -> str | None:
         """The setting that names the split, "data.val_set"; None: a file of the data set does."""
+        return None
 
     @abstractmethod
     def read(self, split: SplitName) -> list[RawExample]:

@@ -68,12 +68,6 @@ class _YoloReader(Reader):
     def has(self, split: SplitName) -> bool:
         return split == "train" or self.content.get(split) not in (None, "", [])
 
-    def is_there(self, split: SplitName) -> bool:
-        return self.has(split)
-
-    def setting(self, split: SplitName) -> str | None:
-        return None
-
     def listing(self, split: SplitName) -> str:
         return f"{self.path.name}: {split if self.has(split) else 'train'}"
 
