@@ -119,7 +119,7 @@ def nearest(name: str, names: Sequence[str]) -> str | None:
     """The one of `names` that is spelled most like `name`, if one is."""
     same = [other for other in names if spelling(other) == spelling(name) and other != name]
     close = difflib.get_close_matches(name, [other for other in names if other != name], 1)
-    return (same or close or [None])[0]
+    return next(iter(same or close), None)
 
 
 def spelling(name: str) -> str:

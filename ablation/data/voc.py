@@ -89,6 +89,7 @@ class _VocReader(Reader):
     def __init__(self, source: Voc, root: Path) -> None:
         super().__init__()
         self.source, self.root = source, root
+        self.classes_are_derived = source.classes is None
 
     def has(self, split: SplitName) -> bool:
         return self._set(split) is not None
@@ -98,10 +99,6 @@ class _VocReader(Reader):
 
     def is_there(self, split: SplitName) -> bool:
         return self.has(split) and (self.root / self.listing(split)).is_file()
-
-    @property
-    def classes_are_derived(self) -> bool:
-        return self.source.classes is None
 
     def listing(self, split: SplitName) -> str:
         return f"ImageSets/Main/{self._set(split) or self.source.train_set}.txt"
