@@ -130,7 +130,7 @@ def shares(ends: Iterable[End], case: Case) -> tuple[float, float, float, float]
     """Right verdicts, false "better" or "worse", false "equivalent" (in %), mean number of runs."""
     ends = list(ends)
     difference = case.effect or case.everywhere
-    wanted = 0.0 if difference == 0 else np.sign(difference)
+    wanted = 0.0 if abs(difference) < case.margin else np.sign(difference)
     right = np.mean([end.decided == wanted for end in ends])
     false = np.mean([end.decided * end.true <= 0 and abs(end.decided) == 1 for end in ends])
     equivalent = np.mean([end.decided == 0 and abs(end.true) >= case.margin for end in ends])
@@ -146,10 +146,10 @@ POWER = {
     "all equal, margin 1": Case(),
     "all equal, margin 1.5": Case(margin=1.5),
     "all equal, margin 2": Case(margin=2.0),
-    "one arm better by 0.5, margin 0.5": Case(effect=0.5, margin=0.5),
-    "one arm better by 1": Case(effect=1.0),
-    "one arm better by 1.5": Case(effect=1.5),
-    "one arm better by 2": Case(effect=2.0),
+    "one arm better by 0.5, margin 1": Case(effect=0.5),
+    "one arm better by 1, margin 1": Case(effect=1.0),
+    "one arm better by 1.5, margin 1": Case(effect=1.5),
+    "one arm better by 2, margin 1": Case(effect=2.0),
 }
 TAILS: dict[str, tuple[tuple[Noise, Noise], tuple[float, float]]] = {
     "normal": ((normal, normal), (1, 1)),
