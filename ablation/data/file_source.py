@@ -35,7 +35,10 @@ class Reader(ABC):
     def __init__(self) -> None:
         self.faults: dict[SplitName, list[Fault]] = {"train": [], "val": [], "test": []}
 
-    classes_are_derived = False
+    @property
+    def classes_are_derived(self) -> bool:
+        return False
+
     """Whether the class names are those that occur in the annotations, and stand in no list."""
 
     @abstractmethod

@@ -152,7 +152,7 @@ def _yolov4(layers: _Layers, detector: YOLOv4Detector) -> None:
     features = [_stage(layers, cast(CSPStage, stage)) for stage in backbone.stages]
     fine, middle = features[2], features[3]
     x = layers.chain(neck.before_pyramid)
-    pools = []
+    pools: list[int] = []
     for size in (5, 9, 13):
         pools.insert(0, layers.maxpool(size, 1))
         if size < 13:

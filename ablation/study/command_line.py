@@ -165,7 +165,7 @@ def _no_such_key(key: str, parent: Any) -> str:
 
 def _spine_keys() -> list[str]:
     """Dotted keys of the fixed groups."""
-    keys = []
+    keys: list[str] = []
     for field in dataclasses.fields(RunConfig):
         factory = field.default_factory
         if isinstance(factory, type) and dataclasses.is_dataclass(factory):

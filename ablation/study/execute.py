@@ -138,8 +138,8 @@ def announce(runs: list[Prepared], store: Store | None) -> None:
         UsageError: the runs have other data than those that the study has already.
     """
     first = runs[0].config
-    for data in {id(run.data): run.data for run in runs}.values():
-        faults = [*data.faults, *data.train.faults, *data.val.faults]
+    for detection in {id(run.data): run.data for run in runs}.values():
+        faults = [*detection.faults, *detection.train.faults, *detection.val.faults]
         for fault in faults[:5]:
             log.warning("data: %s: %s; %s", fault.file, fault.what, fault.action)
         if len(faults) > 5:
