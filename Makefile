@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+EXTRAS := test
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -14,7 +15,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt "$$(grep '^torch==' constraints.txt)"
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@
 
 .PHONY: install
@@ -54,6 +55,14 @@ coverage: $(VENV)/.installed  ## the test suite with the lines that it runs coun
 .PHONY: docs
 docs: $(VENV)/.docs  ## the documentation as a site in site/, links checked
 	$(BIN)/mkdocs build --strict
+
+# What lint, test and docs need, in one step: pip resolves the dependencies once. For CI.
+.PHONY: install-all
+install-all: $(VENV)/.all
+
+$(VENV)/.all: pyproject.toml constraints.txt
+	$(MAKE) $(VENV)/.installed EXTRAS=dev,docs
+	@touch $(VENV)/.lint $(VENV)/.docs $@
 
 $(VENV)/.docs: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'

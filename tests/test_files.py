@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from helpers.attacks import EVIL
-from helpers.store import store_in
+from helpers.shared import put_store
 
 from ablation.files import metric_name, safe_name
 from ablation.tracking.run_folder import RunFolder
@@ -35,8 +35,7 @@ def test_studies_of_any_two_names_have_two_folders() -> None:
 @pytest.fixture(scope="module")
 def mlflow_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, str]:
     """A client of a real store, and the id of a run in it."""
-    store = store_in(tmp_path_factory.mktemp("metrics"))
-    store.prepare()
+    store = put_store(tmp_path_factory.mktemp("metrics"))
     client = store.client()
     return client, str(client.create_run(store.experiment("names")).info.run_id)
 

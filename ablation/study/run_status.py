@@ -135,7 +135,7 @@ def planned_run_status(
         paces: the run's pace, where it has one, is added here under its key.
     """
     folder = RunFolder.of(out, study, planned.arm, planned.seed, planned.key)
-    epochs = int(planned.params.get("train.epochs", 0))
+    epochs = _whole(planned, "train.epochs", 0)
     unstarted = RunStatus(planned.arm, planned.seed, planned.key, "to do", 0, epochs, folder=str(folder.path))
     try:
         status = run_status(folder)
@@ -186,7 +186,22 @@ def _note(status: str, resumes: int, epochs: int, state: dict[str, Any]) -> str:
 
 
 def _eval_every(planned: PlannedRun) -> int:
-    return int(planned.params.get("train.eval_every", 1))
+    return max(_whole(planned, "train.eval_every", 1), 1)
+
+
+def _whole(planned: PlannedRun, name: str, default: int) -> int:
+    """A parameter that is a whole number; runs that were imported have none.
+
+    Raises:
+        StoreError: the plan has something else there.
+    """
+    text = planned.params.get(name, str(default))
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise StoreError(
+            f"plan.json: arm {one_line(planned.arm, 80)!r} seed {planned.seed}: {name} is "
+            f"{one_line(text, 40)!r}, must be a whole number; delete the plan and launch the study again"
+        )
+    return int(text)
 
 
 def _left(runs: list[RunStatus], planned: list[PlannedRun], paces: dict[str, Pace]) -> float | None:

@@ -191,12 +191,15 @@ class RunFolder:
             return []
         except OSError as error:
             raise StoreError(f"{path}: cannot be read ({error.strerror})") from None
-        lines = []
+        lines: list[dict[str, Any]] = []
         for number, text in enumerate(texts, 1):
             if not text:
                 continue
             try:
-                lines.append(_metrics_line(text.decode("utf-8")))
+                line = _metrics_line(text.decode("utf-8"))
+                if lines and line["epoch"] <= lines[-1]["epoch"]:
+                    raise ValueError(f"epoch {line['epoch']} comes after epoch {lines[-1]['epoch']}")
+                lines.append(line)
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 if number < len(texts):
                     excerpt = one_line(text[:60].decode("utf-8", "backslashreplace"))
@@ -226,10 +229,15 @@ def _metrics_line(text: str) -> dict[str, Any]:
     """One line of metrics.jsonl: {"epoch", "time_ms", "metrics"}; ValueError if it is anything else."""
     line: dict[str, Any] = json.loads(text)
     numbers = [line["epoch"], line["time_ms"]]
-    if not all(type(value) is int for value in numbers) or not line["metrics"]:
-        raise ValueError("epoch and time_ms must be whole numbers, metrics must not be empty")
+    if not all(type(value) is int and 0 <= value < 2**53 for value in numbers) or line["epoch"] < 1:
+        raise ValueError("epoch and time_ms must be whole numbers, epoch at least 1")
+    if not line["metrics"]:
+        raise ValueError("metrics must not be empty")
     if not all(type(value) in (int, float) for value in line["metrics"].values()):
         raise ValueError("a metric is not a number")
+    for name, value in line["metrics"].items():
+        if type(value) is int and abs(value) > 2**53:
+            raise ValueError(f"{one_line(name, 40)} is no number that a float holds")
     return line
 
 

@@ -35,7 +35,7 @@ def study_names(store: Store) -> list[str]:
     """The names of the studies in the store."""
     with store.errors():
         experiments = store.client().search_experiments()
-    return sorted(experiment.name for experiment in experiments if experiment.name != "Default")
+    return sorted(str(experiment.name) for experiment in experiments if experiment.name != "Default")
 
 
 def load_study(store: Store, name: str, out: Path | None = None) -> StudyRecord:

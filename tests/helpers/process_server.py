@@ -31,6 +31,8 @@ from helpers.shared import made_once, session_alive
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 LIMIT_S = 300
+OF_IMPORTS = ("PYTEST_", "KMP_", "LD_LIBRARY_PATH", "TORCHINDUCTOR_")
+"""What pytest, OpenCV, scikit-learn and torch set when they are imported: no test sets these."""
 HELPERS = ("helpers.fault_child", "helpers.fuzz", "helpers.store")
 
 
@@ -85,8 +87,8 @@ def start(function: str, *arguments: Any, folder: Path, out: str, err: str) -> S
 
 def _environment() -> dict[str, str]:
     """This process's, as the test that runs has set it; pytest's own variables differ in every test."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    return environment | ENVIRONMENT
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(OF_IMPORTS)}
+    return kept | ENVIRONMENT
 
 
 def _connected() -> socket.socket:

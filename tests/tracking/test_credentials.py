@@ -10,7 +10,8 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from helpers.store import run_folder, store_in
+from helpers.shared import put_store
+from helpers.store import run_folder
 from hydra.types import HydraContext
 from omegaconf import OmegaConf
 
@@ -131,8 +132,7 @@ def test_a_job_for_slurm_which_is_written_to_disk_holds_none() -> None:
 
 
 def test_what_version_0_1_wrote_is_not_copied_into_mlflow(tmp_path: Path) -> None:
-    store, folder = store_in(tmp_path), run_folder(tmp_path)
-    store.prepare()
+    store, folder = put_store(tmp_path), run_folder(tmp_path)
     folder.file("config.yaml").write_text("tracking: {uri: http://alice:PW-1234@host}\n")
     command = "ablation train tracking.uri=http://alice:PW-1234@host"
     folder.write_json("run.json", folder.read_json("run.json") | {"command": command})

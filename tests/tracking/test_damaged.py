@@ -7,6 +7,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from helpers.shared import put_store
 from helpers.store import run_folder, store_in
 
 from ablation.errors import StoreError, UsageError
@@ -113,8 +114,7 @@ def test_a_whole_plan_is_read(tmp_path: Path) -> None:
 def store(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The bytes of a store with one finished run."""
     folder = tmp_path_factory.mktemp("store")
-    store = store_in(folder)
-    store.prepare()
+    store = put_store(folder)
     Mirror(store, finished(folder), strict=True).finish([])
     return (folder / "mlflow.db").read_bytes()
 
@@ -164,8 +164,7 @@ def test_what_a_killed_creation_left_is_removed(tmp_path: Path) -> None:
 
 
 def test_a_run_has_no_negative_duration_when_the_clock_is_set_back(tmp_path: Path) -> None:
-    store, run = store_in(tmp_path), run_folder(tmp_path)
-    store.prepare()
+    store, run = put_store(tmp_path), run_folder(tmp_path)
     state = run.read_json("state.json")
     run.write_json("state.json", state | {"started_ms": state["started_ms"] + 3_600_000})
     run.set_state("FINISHED")

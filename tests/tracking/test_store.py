@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from helpers.process_server import start
+from helpers.shared import put_store
 from helpers.store import run_folder, store_in
 
 from ablation.errors import StoreError, UsageError
@@ -19,8 +20,7 @@ from ablation.tracking.study_record import fetch_artifact, load_study, study_nam
 
 
 def test_a_point_is_logged_once_however_often_it_is_pushed(tmp_path: Path) -> None:
-    store, folder = store_in(tmp_path), run_folder(tmp_path)
-    store.prepare()
+    store, folder = put_store(tmp_path), run_folder(tmp_path)
     mirror = Mirror(store, folder, strict=True)
     mirror.start()
     for epoch in (1, 2):
@@ -57,8 +57,7 @@ def test_a_store_out_of_reach_is_a_warning_and_stops_nothing(
 
 
 def test_an_edited_configuration_supersedes_the_old_run(tmp_path: Path) -> None:
-    store = store_in(tmp_path)
-    store.prepare()
+    store = put_store(tmp_path)
     for key in ("a" * 64, "b" * 64):
         folder = run_folder(tmp_path, key=key)
         folder.set_state("FINISHED")
@@ -82,8 +81,7 @@ def test_eight_processes_open_a_new_store_at_once(tmp_path: Path) -> None:
 
 
 def test_names_are_what_they_say(tmp_path: Path) -> None:
-    store = store_in(tmp_path)
-    store.prepare()
+    store = put_store(tmp_path)
     store.experiment("../../etc")
     experiment = store.client().get_experiment_by_name("../../etc")
     assert experiment is not None
@@ -96,8 +94,7 @@ def test_names_are_what_they_say(tmp_path: Path) -> None:
 
 
 def test_histories_in_bulk_are_those_that_mlflow_gives_one_by_one(tmp_path: Path) -> None:
-    store = store_in(tmp_path)
-    store.prepare()
+    store = put_store(tmp_path)
     for seed in range(3):
         folder = run_folder(tmp_path, seed=seed, key=f"{seed}" * 64)
         for epoch in range(1, 12):
@@ -122,8 +119,7 @@ def test_histories_in_bulk_are_those_that_mlflow_gives_one_by_one(tmp_path: Path
 def test_a_store_of_another_form_is_read_through_mlflow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store, folder = store_in(tmp_path), run_folder(tmp_path)
-    store.prepare()
+    store, folder = put_store(tmp_path), run_folder(tmp_path)
     folder.append_metrics(1, {"val/AP": 0.5})
     folder.set_state("FINISHED")
     Mirror(store, folder, strict=True).finish([])
@@ -154,8 +150,7 @@ def test_an_answer_that_was_cut_off_is_asked_for_again_in_parts(monkeypatch: pyt
 
 
 def test_a_creation_that_broke_off_is_completed_and_its_double_removed(tmp_path: Path) -> None:
-    store, folder = store_in(tmp_path), run_folder(tmp_path)
-    store.prepare()
+    store, folder = put_store(tmp_path), run_folder(tmp_path)
     client = store.client()
     experiment = store.experiment("s")
     tags = {"kind": "run", "study": "s", "arm": "bce", "seed": "0", "key": "k" * 64}
@@ -170,8 +165,7 @@ def test_a_creation_that_broke_off_is_completed_and_its_double_removed(tmp_path:
 
 
 def test_files_of_runs_elsewhere_and_the_saved_charts(tmp_path: Path) -> None:
-    store, folder = store_in(tmp_path), run_folder(tmp_path)
-    store.prepare()
+    store, folder = put_store(tmp_path), run_folder(tmp_path)
     folder.write_json("detections/val.json", [1, 2])
     folder.set_state("FINISHED")
     Mirror(store, folder, strict=True).finish(folder.artifacts())

@@ -132,12 +132,23 @@ def _json_lines(table: Path) -> Iterator[tuple[int, dict[str, str]]]:
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         try:
-            value = json.loads(line)
+            value = json.loads(line, object_pairs_hook=_each_key_once)
         except (ValueError, RecursionError) as error:
             raise DataError(f"{table}:{number}: not JSON: {one_line(error, 100)}") from None
-        if not isinstance(value, dict) or any(isinstance(item, dict | list) for item in value.values()):
+        plain = (str, int, float, type(None))
+        if not isinstance(value, dict) or any(
+            isinstance(item, bool) or not isinstance(item, plain) for item in value.values()
+        ):
             raise DataError(f'{table}:{number}: must be one flat object, such as {{"arm": "bce", ...}}')
         yield number, {name: "" if item is None else str(item) for name, item in value.items()}
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """For json.loads, which else takes the last of two equal keys."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise ValueError("a key stands twice")
+    return content
 
 
 def _check_columns(where: str, cells: dict[str, str]) -> None:
@@ -150,6 +161,8 @@ def _check_columns(where: str, cells: dict[str, str]) -> None:
             raise DataError(f"{where}: {name!r}: not valid Unicode text") from None
         if name in NOT_METRICS:
             continue
+        if not name.isprintable() or not name.strip():
+            raise DataError(f"{where}: column {one_line(repr(name), 80)}: must be printable text")
         if name.startswith("loss."):
             if mlflow_name(name) != name:
                 allowed = "letters, digits, spaces and _-.:"
@@ -201,14 +214,17 @@ def _setting(text: str) -> str:
 
 
 def _whole(where: str, name: str, text: str, least: int) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) >= least and len(text) < 10):
-        raise DataError(f"{where}: {name}: found {text!r}, must be a whole number, at least {least}")
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) >= least):
+        found = one_line(repr(text), 80)
+        raise DataError(f"{where}: {name}: found {found}, must be a whole number, at least {least}")
     return int(text)
 
 
 def _number(where: str, name: str, text: str) -> float:
     try:
-        value = float(text)
+        value = float(
+            text if text.isascii() and "_" not in text else ""
+        )  # float takes 1_000 and other digits
     except ValueError:
         raise DataError(
             f"{where}: {name}: found {text!r}, must be a number; columns other than "
