@@ -257,6 +257,10 @@ class HalvingConfig:
         require(self.keep_one_in in (2, 3), "keep_one_in", self.keep_one_in, "2 or 3")
 
 
+def _is_name(text: str) -> bool:
+    return text.isprintable() and len(text) <= 500
+
+
 @dataclass
 class RunConfig:
     """One run. Open groups hold instances of their classes once `typed` has been applied.
@@ -297,5 +301,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         require(0 <= self.seed < 2**63, "seed", self.seed, "in [0, 2^63)")
-        require(bool(self.study.strip()), "study", self.study, "a name")
+        name = "a name of at most 500 printable characters"
+        require(bool(self.study.strip()) and _is_name(self.study), "study", self.study, name)
+        require(self.arm is None or _is_name(self.arm), "arm", self.arm, name)
         require(self.retry in (None, "failed"), "retry", self.retry, "failed, or null")

@@ -105,6 +105,9 @@ def explain(error: BaseException) -> str:
         return _several_values(ambiguous[1])
     if isinstance(error, OverrideParseException) and override:
         return _unreadable(str(override))
+    composing = re.match(r"In '([^']+)': \w+ raised while composing config", text)
+    if composing:
+        return _wrong_in_file(composing[1], text)
     lines = [line.strip() for line in text.removeprefix("Error merging override ").splitlines()]
     lines = [line for line in lines if line and not line.startswith(_NOISE)]
     cause = str(error.__cause__ or "").partition("\n")[0].strip()
@@ -132,6 +135,15 @@ def quoted(key: str, value: str) -> str:
     # Between double quotes a shell leaves a backslash before ' alone.
     special = set(text.replace("\\'", "")) & set('"$`\\!')
     return shlex.quote(text) if special else f'"{text}"'
+
+
+def _wrong_in_file(file: str, text: str) -> str:
+    """A value of a configuration file that the schema refuses."""
+    key = re.search(r"full_key: (\S+)", text)
+    lines = [line.strip() for line in text.splitlines()[1:]]
+    reasons = [line for line in lines if line and not line.startswith(_NOISE)]
+    place = f"{key[1]}: " if key else ""
+    return one_line(f"{file}.yaml: {place}{reasons[0] if reasons else 'cannot be used'}", 400)
 
 
 def _no_such_choice(group: str, name: str, text: str) -> str:

@@ -52,6 +52,8 @@ def expand(
     Raises:
         UsageError: an arm is no mapping, is empty of values, or collides with the command line.
     """
+    if arms is not None and not arms:
+        raise UsageError("arms: an empty list; give at least one arm, such as {loss: bce}")
     jobs: list[Job] = []
     taken = set(sweep) | set(fixed)
     for number, arm in enumerate(arms if arms is not None else [{}], 1):
@@ -82,11 +84,18 @@ def _grid(arm: Any, number: int) -> tuple[str | None, dict[str, list[str]]]:
         if key == "arm":
             label = str(value)
             continue
+        if not isinstance(key, str) or not _KEY.fullmatch(key):
+            raise UsageError(f"arms[{number}]: {key!r} is not the name of a setting, such as loss.gamma")
+        if key.lstrip("+~").partition("/")[0].partition(".")[0] == "hydra":
+            raise UsageError(f"arms[{number}].{key}: belongs to the launch; give it on the command line")
         values = list(value) if isinstance(value, list | tuple) else [value]
         if not values:
             raise UsageError(f"arms[{number}].{key}: an empty list; give at least one value")
         grid[str(key)] = [override_text(item) for item in values]
     return label, grid
+
+
+_KEY = re.compile(r"[+~]*[\w@:-][\w.@/:-]*", re.ASCII)
 
 
 def _applicable(

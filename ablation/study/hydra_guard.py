@@ -1,4 +1,7 @@
-"""A configuration file says what to train; it must not be able to make Hydra call something.
+"""Configuration files that somebody else wrote: read within limits, and unable to make Hydra call something.
+
+YAML is checked before Hydra's reader sees it, which would expand aliases without end and whose errors name
+no file.
 
 The groups data, model and loss build only classes of this project (`ablation.config.typed`). But
 Hydra's own node can name code as well: `_target_` of its callbacks, launcher and sweeper, and in its
@@ -11,12 +14,17 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.sources_registry import SourcesRegistry
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from ablation.errors import UsageError
+from ablation.errors import UsageError, one_line
+from ablation.yaml_files import load_yaml
 
 _PLUGINS = (
     r"ablation\.study\.sweeper\.StudySweeper",
@@ -35,19 +43,60 @@ _TRUSTED = {
 
 
 def install() -> None:
-    """Check every configuration that Hydra composes from now on; once is enough."""
+    """Check every file that Hydra reads, and every configuration that it composes; once is enough."""
+    _check_files()
     load = ConfigLoaderImpl.load_configuration
     if getattr(load, "checks_for_code", False):
         return
 
     @functools.wraps(load)
     def checked(self: Any, *args: Any, **kwargs: Any) -> Any:
-        config = load(self, *args, **kwargs)
+        try:
+            config = load(self, *args, **kwargs)
+        except (ValueError, TypeError, AttributeError, KeyError) as error:  # Hydra's own checks of a file
+            raise UsageError(f"the configuration cannot be composed: {one_line(error, 300)}") from error
         refuse_foreign_code(OmegaConf.to_container(config.hydra, resolve=False))
         return config
 
     checked.checks_for_code = True  # type: ignore[attr-defined]
     ConfigLoaderImpl.load_configuration = checked  # type: ignore[method-assign]
+
+
+def _check_files() -> None:
+    # Not by the module's name: Hydra imports its plugins anew, and so their classes are others.
+    source: Any = SourcesRegistry.instance().resolve("file")
+    load = source.load_config
+    if getattr(load, "checks_yaml", False):
+        return
+
+    @functools.wraps(load)
+    def checked(self: Any, config_path: str) -> Any:
+        path = Path(self.path, self._normalize_file_name(config_path))
+        if path.is_file():
+            _check_yaml(path, path.stat().st_mtime_ns, path.stat().st_size)
+        try:
+            return load(self, config_path)
+        except (yaml.YAMLError, OmegaConfBaseException, OSError, ValueError) as error:
+            raise UsageError(_located(path, error)) from None
+
+    checked.checks_yaml = True  # type: ignore[attr-defined]
+    source.load_config = checked
+
+
+@functools.lru_cache(256)
+def _check_yaml(path: Path, modified_ns: int, size: int) -> None:
+    """Raise UsageError for a file that is no YAML or beyond the limits; an unchanged file is read once."""
+    content = load_yaml(path, UsageError)
+    if content is not None and not isinstance(content, dict):
+        kind = type(content).__name__
+        raise UsageError(f"{path}:1:1: found a {kind}, must be a mapping of settings, as in `study: NAME`")
+
+
+def _located(path: Path, error: Exception) -> str:
+    """A reader's error as one line with its place."""
+    mark = getattr(error, "problem_mark", None)
+    where = f":{mark.line + 1}:{mark.column + 1}" if mark is not None else ""
+    return one_line(f"{path}{where}: {getattr(error, 'problem', None) or error}", 400)
 
 
 def refuse_foreign_code(node: Any) -> None:
