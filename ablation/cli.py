@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import sys
 import traceback
@@ -20,6 +21,7 @@ ablation: should focal loss replace BCE on YOLOv4's confidence term, for your da
   ablation plan sweeps=NAME [overrides]  what a study would do: runs, time, disk, seeds; starts nothing.
                                        measure=true times a few real steps
   ablation status study=NAME           where every run stands; [out=runs] [watch=true] [json=true]
+  ablation studies                     every study: state, verdict, next command; [out=runs] [json=true]
   ablation check [overrides]           audit a data set before training: data=voc data.root=DIR
   ablation report study=NAME           report.html, figures and tables; also attached in MLflow;
                                        [partial=true] [metric=val/AP50]
@@ -58,12 +60,29 @@ def main() -> None:
     except KeyboardInterrupt:
         print("ablation: interrupted; launch the same command again to go on", file=sys.stderr)
         sys.exit(130)
+    except OSError as error:
+        if show:
+            print(redact(traceback.format_exc()), file=sys.stderr, end="")
+        print(f"ablation: {one_line(_os_error_text(error), 2000)}", file=sys.stderr)
+        sys.exit(1)
     except Exception as error:
         if show:
             print(redact(traceback.format_exc()), file=sys.stderr, end="")
         text = one_line(f"{type(error).__name__}: {error}")
         print(f"ablation: unexpected {text} (--traceback shows where)", file=sys.stderr)
         sys.exit(1)
+
+
+def _os_error_text(error: OSError) -> str:
+    """A file that cannot be read or written, with what to do where the folder is read-only."""
+    where = redact(str(error.filename)) if error.filename else "a file"
+    reason = f"{where}: {error.strerror or type(error).__name__}"
+    if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return reason
+    return (
+        f"{reason}; a project's folder must be writable: work in another one, or name places with out=DIR "
+        "(runs), tracking.uri=sqlite:////PATH/mlflow.db (MLflow) and data.cache_dir=DIR"
+    )
 
 
 def run(arguments: list[str]) -> int:
@@ -84,8 +103,11 @@ def run(arguments: list[str]) -> int:
 def train(arguments: list[str]) -> int:
     """One run, or with -m several."""
     from ablation.study.app import main as application
+    from ablation.study.study_list import command
 
-    application(arguments)
+    launched = application(arguments)
+    if launched is not None:
+        print(f"next:  {command('report', launched.study, Path(launched.out))}")
     return 0
 
 
@@ -122,12 +144,23 @@ def plan(arguments: list[str]) -> int:
 
 def status(arguments: list[str]) -> int:
     """Where every run of a study stands; from the folder alone, so from another terminal as well."""
+    from ablation.study.study_list import require_study
     from ablation.study.terminal.status_table import show_status
 
     args = Arguments.parse(
-        "status", arguments, {"study": None, "out": "runs", "watch": "false", "json": "false"}
+        "status", arguments, {"study": "", "out": "runs", "watch": "false", "json": "false"}
     )
+    require_study("status", args.text("study"), args.path("out"))
     show_status(args.path("out"), args.text("study"), watch=args.flag("watch"), as_json=args.flag("json"))
+    return 0
+
+
+def studies(arguments: list[str]) -> int:
+    """Every study below out=: its state, its verdict, and what to do next."""
+    from ablation.study.terminal.studies_table import show_studies
+
+    args = Arguments.parse("studies", arguments, {"out": "runs", "json": "false"})
+    show_studies(args.path("out"), as_json=args.flag("json"))
     return 0
 
 
@@ -273,6 +306,7 @@ COMMANDS = {
     "train": train,
     "plan": plan,
     "status": status,
+    "studies": studies,
     "check": check,
     "report": report,
     "confirm": confirm,

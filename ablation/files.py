@@ -119,6 +119,16 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def size_text(count: int) -> str:
+    """Bytes in the unit in which they are easiest to read: 84 MB, 1.2 GB."""
+    number = float(count)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if number >= 10 or unit == "bytes" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"
+
+
 def safe_name(text: str) -> str:
     """A name from data or configuration as one path component: letters, digits, `.`, `_`, `-`, `=`.
 

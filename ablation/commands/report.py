@@ -10,19 +10,22 @@ from ablation.analyse.report.formats import escape_markdown
 from ablation.analyse.report.report import ReportFiles, write_report
 from ablation.analyse.report.settings import ReportSettings
 from ablation.commands.arguments import STORE, Arguments
+from ablation.files import write_json
 from ablation.records import StudyRecord, metric_and_level
+from ablation.study.study_list import VERDICT_FILE, require_study
 from ablation.tracking.experiment import publish_files, save_chart_view, set_experiment
 from ablation.tracking.store import Store
 from ablation.tracking.study_folder import study_folder
 from ablation.tracking.study_record import fetch_artifact, load_study
 
-_DEFAULTS = {"study": None, "metric": "", "partial": "false", "out": "runs", **STORE}
+_DEFAULTS = {"study": "", "metric": "", "partial": "false", "out": "runs", **STORE}
 _LONGEST_TAG = 4000
 
 
 def run(arguments: list[str]) -> int:
     """Write the report, attach it in MLflow, print the table and the verdict; returns the exit code."""
     args = Arguments.parse("report", arguments, _DEFAULTS)
+    require_study("report", args.text("study"), args.path("out"))
     name, out, partial = args.text("study"), args.path("out"), args.flag("partial")
     store = args.store()
     study = load_study(store, name, out)
@@ -52,6 +55,7 @@ def _show_in_mlflow(store: Store, study: StudyRecord, written: ReportFiles, metr
     kind = "none" if verdict.headline is None else verdict.headline.comparison.verdict
     recommended = verdict.recommended or "none"
     tags = {"verdict": kind, "headline": written.headline[:_LONGEST_TAG], "recommended": recommended}
+    write_json(written.folder / VERDICT_FILE, tags | {"metric": metric})
     publish_files(store, study.name, written.files, "report", tags)
     parts = [
         escape_markdown(study.description),

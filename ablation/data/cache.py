@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from ablation.data.dataset import Example, Image, Split
 from ablation.errors import DataError, UsageError
-from ablation.files import exclusive_lock, sha256_text, write_atomic
+from ablation.files import exclusive_lock, sha256_text, size_text, write_atomic
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +163,7 @@ def _in_memory(split: Split, key: str) -> Pixels:
     free = _free_memory()
     if free is not None and needed > 0.8 * free:
         raise UsageError(
-            f"data.cache=ram: the decoded images take {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB "
+            f"data.cache=ram: the decoded images take {size_text(needed)} and {size_text(free)} "
             "of memory are free; use data.cache=disk or data.cache=none"
         )
     if not hasattr(os, "memfd_create"):
@@ -214,8 +214,8 @@ def _build(split: Split, path: Path, needed: int, key: str) -> None:
     free = shutil.disk_usage(path.parent).free
     if needed > free:
         raise UsageError(
-            f"data.cache=disk: the decoded images take {needed / 1e9:.1f} GB and {path.parent} has "
-            f"{free / 1e9:.1f} GB free; set data.cache_dir to a larger disk, or data.cache=none"
+            f"data.cache=disk: the decoded images take {size_text(needed)} and {path.parent} has "
+            f"{size_text(free)} free; set data.cache_dir to a larger disk, or data.cache=none"
         )
     write_atomic(path, lambda file: _write(split, key, file))
     if not _verify(path, needed, key):

@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from ablation import config as configuration
+from ablation.config import RunConfig
 from ablation.errors import AblationError, UsageError
 from ablation.study import hydra_guard, sweeper
 from ablation.study.command_line import config_root as config_root
@@ -80,8 +81,11 @@ def task(config: DictConfig) -> str:
     return state
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> RunConfig | None:
     """Run `ablation train` with these arguments.
+
+    Returns:
+        The configuration of a run of the study, where a whole study has come to its end; else None.
 
     Raises:
         AblationError: whatever went wrong, as one line; Hydra's own errors included.
@@ -92,6 +96,7 @@ def main(arguments: list[str]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     arguments = prepared(arguments, multirun=bool({"-m", "--multirun"} & set(arguments)))
     failures: list[AblationError] = []
+    sweeper.StudySweeper.ended = None
 
     def guarded(config: DictConfig) -> str:
         try:
@@ -112,6 +117,7 @@ def main(arguments: list[str]) -> None:
         sys.argv = shell_arguments
     if failures:
         raise failures[0]
+    return sweeper.StudySweeper.ended
 
 
 def _flags_last(arguments: list[str]) -> list[str]:

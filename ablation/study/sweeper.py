@@ -6,7 +6,7 @@ import logging
 import re
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -38,6 +38,9 @@ class StudySweeperConf:
 
 class StudySweeper(Sweeper):
     """Union of the arms' grids x seeds; finished keys are skipped; one failure stops nothing else."""
+
+    ended: ClassVar[RunConfig | None] = None
+    """Of the last study that came to its end in this process; Hydra hands nothing back from a sweep."""
 
     def __init__(self) -> None:
         self.config: Any = None
@@ -72,6 +75,7 @@ class StudySweeper(Sweeper):
         log.info("study %s: %s", first.study, _counts_text(runs, Counter(statuses.values()), len(todo)))
         returns = self._launch_in_stages(runs, todo)
         self._sum_up(runs, todo, returns)
+        StudySweeper.ended = first
         return [run.folder.state for run in todo]
 
     def plan(self, arguments: list[str]) -> list[Prepared]:

@@ -7,6 +7,7 @@ import logging
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from ablation.files import size_text
 from ablation.study.execute import Prepared
 from ablation.study.forecast.costs import Cost, Shape, as_text
 from ablation.study.forecast.forecast import Capacity, StudyPlan, shape_of
@@ -16,16 +17,6 @@ from ablation.study.run_status import run_status
 from ablation.study.terminal import status_table as show
 
 log = logging.getLogger(__name__)
-
-
-def size(count: int) -> str:
-    """Bytes in the unit in which they are easiest to read: 84 MB, 1.2 GB."""
-    number = float(count)
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.0f} {unit}" if number >= 10 or unit == "bytes" else f"{number:.1f} {unit}"
-        number /= 1000
-    return f"{number:.1f} TB"
 
 
 def rendered(plan: StudyPlan, launched: set[str]) -> RenderableType:
@@ -89,11 +80,10 @@ def _other_data(plan: StudyPlan) -> list[Text]:
 
 def _disk(plan: StudyPlan) -> str:
     if not plan.disk_needed:
-        return f"disk   nothing more; {size(plan.disk_free)} free"
+        return f"disk   nothing more; {size_text(plan.disk_free)} free"
     enough = "" if plan.disk_needed <= plan.disk_free else ": NOT ENOUGH"
-    return (
-        f"disk   {size(plan.disk_needed)} more (from {plan.disk_source}), {size(plan.disk_free)} free{enough}"
-    )
+    needed, free = size_text(plan.disk_needed), size_text(plan.disk_free)
+    return f"disk   {needed} more (from {plan.disk_source}), {free} free{enough}"
 
 
 def measured(runs: list[Prepared], capacity: Capacity, launched: set[str]) -> dict[Shape, Cost]:
