@@ -28,6 +28,7 @@ from ablation.tracking.experiment import publish_plan
 from ablation.tracking.mirror import Mirror
 from ablation.tracking.run_folder import DONE_STATES, RunFolder
 from ablation.tracking.store import Store
+from ablation.tracking.study_folder import read_plan
 from ablation.training.run import Run
 
 log = logging.getLogger(__name__)
@@ -144,11 +145,11 @@ def announce(runs: list[Prepared], store: Store | None) -> None:
             log.warning("data: %s: %s; %s", fault.file, fault.what, fault.action)
         if len(faults) > 5:
             log.warning("data: and %d more, all in faults.json of every run", len(faults) - 5)
-    out, data = Path(first.out), shared_data(runs)
+    out, study_data = Path(first.out), shared_data(runs)
     planned, declaration = [run.planned for run in runs], _declaration(first)
-    plan, replaced = extend_plan(out, first.study, planned, declaration, data, first.replace)
+    plan, replaced = extend_plan(out, first.study, planned, declaration, study_data, first.replace)
     if replaced is not None:
-        log.warning("%s", replaced.warning(data))
+        log.warning("%s", replaced.warning(study_data))
     if store is not None:
         try:
             publish_plan(store, first.study, replace(plan, description=first.description))
@@ -221,6 +222,7 @@ def execute(
                 folder.set_state(folder.state, folder.reason)
             mirror.finish(folder.artifacts())
             return folder.state
+        _require_data_of_plan(run)
         _describe(run)
         interrupts = Interrupts()
         with interrupts:
@@ -230,6 +232,21 @@ def execute(
                 mirror.finish(folder.artifacts())
             interrupts.raise_late()
         return folder.state
+
+
+def _require_data_of_plan(run: Prepared) -> None:
+    """Refuse data that changed between the launch and this run's start, in a study of many hours.
+
+    Raises:
+        AblationError: the study's plan names other data.
+    """
+    config = run.config
+    planned = read_plan(plan_file(Path(config.out), config.study)).data
+    if planned is not None and planned.fingerprint != run.study_data.fingerprint:
+        raise AblationError(
+            f"{run.label}: the data changed after the study was launched: it has {planned}, now there are "
+            f"{run.study_data}; put the former data back, then launch the same command again"
+        )
 
 
 def _train(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ablation.errors import UsageError, one_line
+from ablation.errors import StoreError, UsageError, one_line
 from ablation.files import exclusive_lock, write_json
 from ablation.records import Declaration, Plan, PlannedRun, StudyData
 from ablation.tracking.run_folder import DONE_STATES, RunFolder
@@ -15,6 +16,40 @@ from ablation.tracking.study_folder import read_plan, study_folder
 def plan_file(out: Path, study: str) -> Path:
     """runs/<study>/plan.json."""
     return study_folder(out, study) / "plan.json"
+
+
+def studies_in(folder: Path) -> list[str]:
+    """The studies whose runs lie in a folder, as they say themselves; 0.1.0 could put two into one."""
+    names = set()
+    for path in folder.glob("*/*/run.json"):
+        try:
+            names.add(str(json.loads(path.read_text(encoding="utf-8"))["study"]))
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            continue
+    return sorted(names)
+
+
+def refuse_renamed(out: Path, study: str) -> None:
+    """Refuse a study whose folder was renamed: its runs would be trained again, or two studies mixed.
+
+    Raises:
+        UsageError: the study's folder holds another study, or another folder holds this one.
+    """
+    folder = study_folder(out, study)
+    if folder.is_dir():
+        names = studies_in(folder)
+        if names and study not in names:
+            raise UsageError(
+                f"study={study}: {folder}/ holds runs of study {names[0]}, so it was renamed or copied; "
+                f"rename it to {study_folder(out, names[0])}/, or name another study"
+            )
+        return
+    for plan in sorted(out.glob("*/plan.json")):
+        if study in studies_in(plan.parent) and plan.parent != folder:
+            raise UsageError(
+                f"study={study}: its runs are in {plan.parent}/, which was renamed; rename it back to "
+                f"{folder}/, or name another study"
+            )
 
 
 @dataclass(frozen=True)
@@ -85,14 +120,32 @@ def other_data(out: Path, study: str, plan: Plan, data: StudyData) -> OtherData 
     return None if made_from is None else OtherData(study, made_from, other, finished, same)
 
 
+def require_same_data(out: Path, study: str, data: StudyData) -> None:
+    """Refuse a launch that goes on from the results of `study`, such as its confirmation, on other data.
+
+    Raises:
+        UsageError: a run of the study was made from other data.
+    """
+    other = other_data(out, study, read_plan(plan_file(out, study)), data)
+    if other is not None:
+        raise UsageError(
+            f"study={study}: {other.what} in it are of other data: {other.data}; now there are {data}. Its "
+            "result does not hold for these: launch a study on them, or put the former data back"
+        )
+
+
 def data_of_run(folder: RunFolder) -> StudyData | None:
     """What a run was made from, as its run.json says; None where it has not started."""
     facts = folder.read_json("run.json")
     if "fingerprint" not in facts:
         return None
-    settings, profile = facts.get("data", {}), facts.get("data_profile", {})
-    counts = [int(profile.get(name, 0)) for name in ("train_images", "val_images")]
-    return StudyData(str(facts["fingerprint"]), source_text(settings), *counts)
+    try:
+        settings, profile = facts.get("data", {}), facts.get("data_profile", {})
+        counts = [int(profile.get(name, 0)) for name in ("train_images", "val_images")]
+        return StudyData(str(facts["fingerprint"]), source_text(settings), *counts)
+    except (AttributeError, TypeError, ValueError) as error:
+        reason = one_line(error, 100)
+        raise StoreError(f"{folder.file('run.json')}: damaged ({reason}); delete the run's folder") from None
 
 
 def source_text(settings: dict[str, object]) -> str:
@@ -129,6 +182,7 @@ def extend_plan(
             as before.
         StoreError: the plan is damaged.
     """
+    refuse_renamed(out, study)
     path = plan_file(out, study)
     with exclusive_lock(path.with_suffix(".lock"), wait=True):
         plan = read_plan(path)

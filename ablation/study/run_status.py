@@ -17,7 +17,7 @@ from typing import Any
 from ablation.errors import StoreError, UsageError, one_line
 from ablation.records import PlannedRun, metric_and_level
 from ablation.study.pace import Pace, makespan_s, pace_of
-from ablation.study.plan_file import plan_file
+from ablation.study.plan_file import plan_file, refuse_renamed
 from ablation.tracking.run_folder import DONE_STATES, RunFolder
 from ablation.tracking.study_folder import read_plan
 
@@ -111,6 +111,7 @@ def study_status(out: Path, study: str) -> StudyStatus:
         UsageError: no such study; the message names those that exist.
         StoreError: the plan is damaged.
     """
+    refuse_renamed(out, study)
     path = plan_file(out, study)
     if not path.is_file():
         known = sorted(plan.parent.name for plan in out.glob("*/plan.json"))

@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 from helpers.command import TINY, ablation, error_line, run_folders
 
-from ablation.errors import StoreError, UsageError
+from ablation.errors import AblationError, StoreError, UsageError
+from ablation.files import write_json
 from ablation.records import Plan, PlannedRun, StudyData
+from ablation.study.app import study_runs
+from ablation.study.execute import announce, execute
 from ablation.study.plan_file import extend_plan, plan_file
 from ablation.tracking.run_folder import RunFolder
 from ablation.tracking.store import Store
@@ -165,3 +168,31 @@ def test_replaced_runs_are_named_and_no_longer_analysed(finished: Path) -> None:
     record = load_study(store, "s")
     assert sorted(run.state for run in record.runs) == ["FINISHED", "SUPERSEDED", "SUPERSEDED"]
     assert [run.command for run in record.planned if "replace" in run.command] == []
+
+
+def test_a_renamed_folder_is_recognised(tmp_path: Path) -> None:
+    """Else the study would be trained again, or join another one."""
+    run = study_on_a(tmp_path)[0]
+    folder = RunFolder.of(tmp_path, "s", run.arm, run.seed, run.key)
+    folder.write_json("run.json", folder.read_json("run.json") | {"study": "s"})
+    plan_file(tmp_path, "s").parent.rename(tmp_path / "other")
+    with pytest.raises(UsageError, match=rf"{tmp_path}/other/, which was renamed; rename it back"):
+        extend_plan(tmp_path, "s", [planned("bce", 5, A)], None, A)
+    with pytest.raises(UsageError, match=r"study=other: .*holds runs of study s"):
+        extend_plan(tmp_path, "other", [planned("bce", 5, A)], None, A)
+    (tmp_path / "other").rename(tmp_path / "s")
+    extend_plan(tmp_path, "s", [planned("bce", 5, A)], None, A)
+
+
+def test_data_that_change_after_the_launch_are_not_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run may start hours after its study was launched."""
+    monkeypatch.chdir(tmp_path)
+    runs, _ = study_runs([*TINY, "study=s", "tracking=none"])
+    announce(runs, None)
+    path = plan_file(tmp_path / "runs", "s")
+    write_json(path, dataclasses.replace(read_plan(path), data=A).to_json())
+    with pytest.raises(AblationError, match=r"changed after the study was launched.*aaaaaaaa"):
+        execute(runs[0], None)
+    assert not runs[0].folder.file("run.json").exists()

@@ -22,6 +22,8 @@ from ablation.files import write_json
 from ablation.records import StudyRecord, declaration_that_counts, metric_and_level
 from ablation.rng import generator
 from ablation.study import app
+from ablation.study.execute import shared_data
+from ablation.study.plan_file import require_same_data
 from ablation.tracking.store import Store
 from ablation.tracking.study_record import load_study
 
@@ -64,7 +66,9 @@ def confirm(study: str, seeds: Sequence[int], out: Path, store: Store, extra: Se
     main = _finalists(record, metric, level)
     used = {run.seed for run in record.runs} | {run.seed for run in record.planned}
     choice = fix_choice(out, study, (main.focal, main.bce), seeds, metric, used)
-    app.main(arguments(choice, record.planned, out, extra))
+    launch = arguments(choice, record.planned, out, extra)
+    require_same_data(out, study, shared_data(app.study_runs(launch)[0]))
+    app.main(launch)
     read_test(choice, out, store)
     fresh = load_study(store, choice.name, out)
     margin = declared.margin if declared is not None else None

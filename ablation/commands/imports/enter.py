@@ -87,9 +87,8 @@ def enter_runs(
         store.prepare()
         _create_experiment(study, store, facts["description"], undo)
         _write_folders(new, out, plan_file(out, study).parent, undo)
-        undo.callback(
-            _delete_runs, study, store, {run.identity["key"] for run in new}, _run_ids(study, store)
-        )
+        keys = {run.identity["key"] for run in runs}
+        undo.callback(_delete_runs, study, store, keys, existing=_run_ids(study, store))
         for folder in folders:
             Mirror(store, folder, strict=True).finish(folder.artifacts())
         _restore_on_failure(plan_file(out, study), undo)

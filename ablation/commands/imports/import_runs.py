@@ -18,7 +18,7 @@ from ablation.commands.imports.table import Row, metric_of, read_table
 from ablation.errors import DataError, UsageError
 from ablation.files import sha256_file, sha256_text
 from ablation.records import StudyData
-from ablation.study.plan_file import other_data, plan_file
+from ablation.study.plan_file import other_data, plan_file, refuse_renamed
 from ablation.tracking.run_folder import RunFolder
 from ablation.tracking.store import Store
 from ablation.tracking.study_folder import read_plan, study_folder
@@ -58,6 +58,7 @@ def import_runs(
     for row in rows:
         if row.state == "FINISHED" and metric_of(metric) not in row.metrics:
             raise DataError(f"{row.where}: a finished run without {metric}; give it, or another metric=NAME")
+    refuse_renamed(out, study)
     _refuse_trained(study, out, store)
     facts = _study_facts(study, table, ground_truth, detections)
     data = StudyData(facts["fingerprint"], f"gt={ground_truth}" if ground_truth else "no ground truth")
