@@ -35,10 +35,7 @@ class Reader(ABC):
     def __init__(self) -> None:
         self.faults: dict[SplitName, list[Fault]] = {"train": [], "val": [], "test": []}
 
-    @property
-    def classes_are_derived(self) -> bool:
-        return False
-
+    classes_are_derived = False
     """Whether the class names are those that occur in the annotations, and stand in no list."""
 
     @abstractmethod
