@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -112,9 +113,15 @@ def _published_plan(store: Store, experiment: str, name: str) -> tuple[Plan | No
     parent = store.parent_run(experiment, name, create=False)
     if parent is None:
         return None, ""
-    artifacts.remember(store.uri, [store.client().get_run(parent)])
-    path = artifacts.fetch(store.client(), store.uri, parent, "plan.json")
-    return (None, f"MLflow's run {parent}") if path is None else (read_plan(path), "")
+    client, nowhere = store.client(), (None, f"MLflow's run {parent}")
+    place = current_artifacts(client.get_run(parent).info.artifact_uri, store.base)
+    if place is not None:
+        path = place / "plan.json"
+        return (read_plan(path), "") if path.is_file() else nowhere
+    if not any(file.path == "plan.json" for file in client.list_artifacts(parent)):
+        return nowhere
+    with tempfile.TemporaryDirectory() as folder:  # each time anew: a plan grows
+        return read_plan(Path(client.download_artifacts(parent, "plan.json", folder))), ""
 
 
 def _record(

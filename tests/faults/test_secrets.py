@@ -158,7 +158,8 @@ def test_a_study_on_a_server_with_a_password(
 
     def run(*arguments: str, check: int = 0) -> str:
         result: subprocess.CompletedProcess[str] = started_from_nothing(project, *arguments, check=check)
-        (project / "output.txt").open("a").write(result.stdout + result.stderr)
+        with (project / "output.txt").open("a") as file:
+            file.write(result.stdout + result.stderr)
         return result.stdout + result.stderr
 
     try:

@@ -15,7 +15,9 @@ import pytest
 from helpers.command import ROOT, TINY, ablation, error_line, metrics, run_folders
 from helpers.postgres import MlflowServer, postgres
 
+from ablation.records import Plan, PlannedRun
 from ablation.tracking import histories
+from ablation.tracking.experiment import publish_plan
 from ablation.tracking.store import Store
 from ablation.tracking.study_record import fetch_artifact, load_study
 
@@ -90,6 +92,11 @@ def test_a_server_killed_in_mid_training_stops_nothing_and_loses_nothing(
     file = fetch_artifact(store, runs[0].run_id, "detections/val.json")
     original = Path(runs[0].folder) / "detections/val.json"
     assert file is not None and file != original and file.read_bytes() == original.read_bytes()
+
+    # A plan that grew meanwhile is read anew, also where the runs' folders are on another machine.
+    former = load_study(store, "team").planned
+    publish_plan(store, "team", Plan([*former, PlannedRun("later", 0, "f" * 64, "c")]))
+    assert len(load_study(store, "team").planned) == len(former) + 1
 
     # The server changed nothing in what was learned.
     ablation(tmp_path, "train", *study[1:-3], "loss.alpha=0.25", "seed=0", "out=alone", "tracking=none")
