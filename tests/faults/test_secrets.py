@@ -99,9 +99,9 @@ class _Guard(BaseHTTPRequestHandler):
     server: _Gate
 
     def answer(self) -> None:
-        wanted = "Basic " + base64.b64encode(f"alice:{self.server.password}".encode()).decode()
+        expected = "Basic " + base64.b64encode(f"alice:{self.server.password}".encode()).decode()
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0)) or None
-        if self.headers.get("Authorization") != wanted:
+        if self.headers.get("Authorization") != expected:
             self.reply(401, b"who are you?")
             return
         request = urllib.request.Request(self.server.target + self.path, body, method=self.command)

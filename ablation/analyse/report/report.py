@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from ablation.analyse.detections.run_files import RunArtifacts
-from ablation.analyse.detections.stored import lost_detections
 from ablation.analyse.report import formats, markdown
 from ablation.analyse.report.content import build
 from ablation.analyse.report.drawn_figures import DrawnFigures, draw_figures
@@ -26,7 +25,7 @@ from ablation.records import StudyRecord
 from ablation.rng import generator
 
 OTHER_QUANTITY = ("loss", "loss_confidence")
-"""Metrics, without their split, that measure another quantity in every arm."""
+"""Last parts of metrics that measure another quantity in every arm."""
 THRESHOLDS = "thresholds.json"
 _METRICS_LISTED = 30
 
@@ -110,7 +109,6 @@ def write_report(
     settings = settings or ReportSettings()
     _require_values(study, settings.metric)
     artifacts = artifacts or RunArtifacts(study)
-    study = replace(study, missing=(*study.missing, *lost_detections(study, artifacts)))
     view = study_view(study, settings.metric, settings.level, artifacts)
     verdict = judge(view, partial=settings.partial, generator=generator(0, "report"))
     view = judged(view, verdict)
@@ -177,7 +175,7 @@ def _require_values(study: StudyRecord, metric: str) -> None:
             f"study {study.name}: no finished run to report ({table.state_counts(runs)}); "
             "finish or resume the runs first"
         )
-    if metric.partition("/")[2] in OTHER_QUANTITY:
+    if metric.split("/")[-1] in OTHER_QUANTITY:
         raise UsageError(
             f"metric={metric}: each loss measures another quantity, so it cannot be compared between arms; "
             "take a metric of the evaluation such as val/AP"

@@ -153,5 +153,6 @@ def _head(stride: int, size_px: int) -> str:
 
 
 def _short(name: str) -> str:
-    text = "".join(letter if letter.isprintable() else "?" for letter in name)
+    # $ would start a formula.
+    text = "".join(letter if letter.isprintable() else "?" for letter in name).replace("$", r"\$")
     return text if len(text) <= 28 else f"{text[:27]}..."
