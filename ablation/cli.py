@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import shlex
 import sys
 import traceback
 from pathlib import Path
@@ -257,7 +258,7 @@ def import_table(arguments: list[str]) -> int:
         replace_data=args.flag("replace"),
     )
     print(f"{len(folders)} runs of {table} are in {out}/ and in {store.uri}")
-    print(f"next:  ablation report study={args.text('study')}")
+    print(f"next:  ablation report study={shlex.quote(args.text('study'))}")
     return 0
 
 

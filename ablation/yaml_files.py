@@ -15,8 +15,8 @@ MOST_BYTES = 4 * 2**20
 MOST_DEPTH = 64
 MOST_VALUES = 200_000
 """Values of a file, with those of every alias counted again wherever it stands."""
-MOST_DIGITS = 18
-"""Of a whole number: what fits into 64 bits."""
+LARGEST_INT = 2**63 - 1
+"""Of a whole number, either sign: what fits into 64 bits."""
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -143,10 +143,9 @@ def _check_number(event: Any, refuse: Any) -> None:
     value = event.value
     if not event.implicit[0]:
         return
-    if _INT.fullmatch(value) and len(value.lstrip("+-")) > MOST_DIGITS:
-        raise refuse(
-            event, f"a number of {len(value.lstrip('+-'))} digits; at most {MOST_DIGITS} can be read"
-        )
+    digits = len(value.lstrip("+-"))
+    if _INT.fullmatch(value) and (digits > 19 or abs(int(value)) > LARGEST_INT):
+        raise refuse(event, f"a number of {digits} digits; at most {LARGEST_INT} can be read")
     if _FLOAT.fullmatch(value) and not abs(_float(value)) < float("inf"):
         raise refuse(event, f"{value[:20]} is not a finite number; as a text it needs quotes")
 

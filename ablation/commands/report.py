@@ -10,7 +10,7 @@ from ablation.analyse.report.formats import escape_markdown
 from ablation.analyse.report.report import ReportFiles, write_report
 from ablation.analyse.report.settings import ReportSettings
 from ablation.commands.arguments import STORE, Arguments
-from ablation.files import write_json
+from ablation.files import safe_name, sha256_text, write_json
 from ablation.records import StudyRecord, metric_and_level
 from ablation.study.study_list import VERDICT_FILE, require_study
 from ablation.tracking.experiment import publish_files, save_chart_view, set_experiment
@@ -40,13 +40,33 @@ def run(arguments: list[str]) -> int:
         link=lambda run_id: f"{ui}/#/experiments/{experiment}/runs/{run_id}",
     )
     artifacts = RunArtifacts(study, lambda run_id, path: fetch_artifact(store, run_id, path))
-    written = write_report(study, study_folder(out, name) / "report", settings, artifacts)
-    charts = _show_in_mlflow(store, study, written, settings.metric)
+    declared = settings.metric == declared_metric
+    subfolder = report_folder(settings.metric, declared_metric)
+    written = write_report(study, study_folder(out, name) / subfolder, settings, artifacts)
+    if declared:
+        page = _show_in_mlflow(store, study, written, settings.metric)
+    else:
+        publish_files(store, name, written.files, subfolder, {})
+        page = f"/#/experiments/{experiment}"
     print(f"{written.text}\n\n{written.headline}\n")
+    if not declared:
+        print(f"{settings.metric} is not what the study compares by ({declared_metric}); its own report and")
+        print("MLflow's headline are left as they are\n")
     print(f"report: {written.page}  (one file to send; figures and tables lie beside it)")
     program = sys.argv[0] if Path(sys.argv[0]).name == "ablation" else "ablation"
-    print(f"MLflow: {ui}{charts}  (while `{program} ui` runs)")
+    print(f"MLflow: {ui}{page}  (while `{program} ui` runs)")
     return 0
+
+
+def report_folder(metric: str, declared: str) -> str:
+    """Where a report goes, in the study's folder and at its MLflow run.
+
+    Only the declared metric's report is called report: another one must not take its place.
+    """
+    if metric == declared:
+        return "report"
+    name, plain = safe_name(metric), metric.replace("/", "-")
+    return f"report-{name}" if name == plain else f"report-{name}-{sha256_text(metric)[:6]}"
 
 
 def _show_in_mlflow(store: Store, study: StudyRecord, written: ReportFiles, metric: str) -> str:

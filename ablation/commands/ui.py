@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 from ablation.commands.arguments import STORE, Arguments
+from ablation.errors import UsageError
 
 GRACE_S = 5.0
 """How long MLflow's processes may take to end before they are killed."""
@@ -21,6 +22,8 @@ def run(arguments: list[str]) -> int:
     """Serve until Ctrl-C, SIGTERM or SIGHUP, then end MLflow and all its workers; returns the exit code."""
     args = Arguments.parse("ui", arguments, {"port": "5000", "host": "127.0.0.1", **STORE})
     host, port, store = args.text("host"), args.text("port"), args.store()
+    if store.uri.lower().startswith(("http://", "https://")):
+        raise UsageError(f"uri={store.uri}: a server has its own UI; open this address in a browser")
     store.prepare()
     command = [sys.executable, "-m", "mlflow", "ui", "--host", host, "--port", port]
     if store.artifacts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import math
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -13,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ablation.config.schema import OPEN_GROUPS, RunConfig
 from ablation.errors import UsageError, one_line
 from ablation.tracking.credentials import NO_CREDENTIALS, holds_credentials
+from ablation.yaml_files import LARGEST_INT
 
 
 def register() -> None:
@@ -53,6 +55,7 @@ def _container(group: str, node: Any) -> dict[str, Any]:
     try:
         _refuse_calls(group, OmegaConf.to_container(node, resolve=False))
         values: Any = OmegaConf.to_container(node, resolve=True)
+        _refuse_numbers(group, values)
         return dict(values)
     except OmegaConfBaseException as error:
         raise UsageError(_message(group, error)) from None
@@ -77,6 +80,20 @@ def _refuse_calls(key: str, value: Any) -> None:
         )
     elif isinstance(value, str) and key != "tracking.uri" and holds_credentials(value):
         raise UsageError(f"{key}: {NO_CREDENTIALS}")
+
+
+def _refuse_numbers(key: str, value: Any) -> None:
+    """Refuse numbers that config.yaml could not be read back with: not finite, or beyond 64 bits."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            _refuse_numbers(f"{key}.{name}" if key else str(name), item)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _refuse_numbers(f"{key}[{index}]", item)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"{key}: found {value}, must be a finite number")
+    elif isinstance(value, int) and abs(value) > LARGEST_INT:
+        raise UsageError(f"{key}: found a number of {len(str(abs(value)))} digits, must be below 2^63")
 
 
 def _calls_a_resolver(text: str) -> bool:

@@ -169,7 +169,7 @@ def _no_such_key(key: str, parent: Any) -> str:
             return f"{key}: the {group} is {chosen}, which has no {name}; add {add}"
     prefix = key.rpartition(".")[0]
     known = [f"{prefix}.{sibling}" if prefix else sibling for sibling in siblings]
-    elsewhere = [other for other in _spine_keys() if other.rpartition(".")[2] == key]
+    elsewhere = [other for other in _spine_keys() if other.rpartition(".")[2] == key.rpartition(".")[2]]
     if elsewhere:
         return f"{key}: no such key; did you mean {' or '.join(elsewhere)}?"
     return f"{key}: no such key; {_nearest(key, [*known, *_spine_keys()], siblings)}"

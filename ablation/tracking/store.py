@@ -51,6 +51,9 @@ _DAMAGED = ("malformed", "not a database", "no such table", "no such column", "d
 
 PARENT = "study"
 """Value of the tag `kind` of the run that stands for a whole study."""
+DISPLAY_NAME = "metric."
+"""The tag metric.<name that MLflow takes> holds a metric's own name, where that is another one."""
+_TAGS_IN_A_BATCH = 100
 
 
 @dataclass(frozen=True)
@@ -287,8 +290,13 @@ class Store:
     def log_points(self, run: str, line: dict[str, Any]) -> None:
         """One line of metrics.jsonl, with its own epoch and time, in one batch."""
         at = (line["time_ms"], line["epoch"])
-        metrics = [Metric(metric_name(k), v, *at) for k, v in line["metrics"].items()]
-        self.client().log_batch(run, metrics=metrics)
+        stored = {name: metric_name(name) for name in line["metrics"]}
+        metrics = [Metric(stored[name], value, *at) for name, value in line["metrics"].items()]
+        # So that the class of the data is still known by its own name when the study is read.
+        tags = [RunTag(DISPLAY_NAME + short, name) for name, short in stored.items() if short != name]
+        self.client().log_batch(run, metrics=metrics, tags=tags[:_TAGS_IN_A_BATCH])
+        for start in range(_TAGS_IN_A_BATCH, len(tags), _TAGS_IN_A_BATCH):
+            self.client().log_batch(run, tags=tags[start : start + _TAGS_IN_A_BATCH])
 
     def log_file(self, run: str, path: Path, folder: str | None) -> None:
         """Attach a file to a run."""

@@ -14,7 +14,7 @@ from ablation.records import STATES, Plan, RunRecord, StudyRecord
 from ablation.tracking import artifacts, histories
 from ablation.tracking.histories import Points, number_in_store
 from ablation.tracking.run_places import RunPlaces, current_artifacts
-from ablation.tracking.store import Run, Store
+from ablation.tracking.store import DISPLAY_NAME, Run, Store
 from ablation.tracking.study_folder import read_plan, study_folder
 
 log = logging.getLogger(__name__)
@@ -135,7 +135,8 @@ def _record(
     tags = run.data.tags
     try:
         arm, seed, key, study = tags["arm"], int(tags["seed"]), tags["key"], tags["study"]
-        metrics = {name: number_in_store(name, value) for name, value in run.data.metrics.items()}
+        names = {short: tags.get(DISPLAY_NAME + short, short) for short in run.data.metrics}
+        metrics = {names[short]: number_in_store(short, value) for short, value in run.data.metrics.items()}
         state = tags.get("state", "RUNNING")
         if state not in STATES:
             raise ValueError(f"tag state is {state!r}")
@@ -154,7 +155,7 @@ def _record(
         state="SUPERSEDED" if superseded else state,
         params=dict(run.data.params),
         metrics=metrics,
-        history=histories.history(points),
+        history=histories.history({names.get(short, short): values for short, values in points.items()}),
         folder="" if folder is None else str(folder),
         reason=superseded or tags.get("reason", ""),
         fingerprint=str(inputs[0].dataset.digest) if inputs else "",

@@ -177,3 +177,11 @@ def test_the_command_says_in_one_line_what_is_wrong(tmp_path: Path) -> None:
     assert "table=nothing.csv" in error_line(
         ablation(tmp_path, "import", "study=s", "table=nothing.csv", check=2)
     )
+
+
+def test_the_next_command_can_be_pasted(tmp_path: Path) -> None:
+    table(tmp_path, HEAD + "bce,0,0.1,bce,\n")
+    assert (
+        "ablation report study='my study'"
+        in ablation(tmp_path, "import", "study=my study", "table=t.csv").stdout
+    )

@@ -15,6 +15,7 @@ from helpers.command import ROOT
 
 from ablation import cli
 from ablation.commands import ui
+from ablation.errors import UsageError
 
 SERVER = """
 import os, signal, subprocess, sys, time
@@ -82,6 +83,12 @@ def test_an_open_host_is_warned_about(served: list[list[str]], capsys: pytest.Ca
     warning = capsys.readouterr().err
     assert served[0][served[0].index("--host") + 1] == "0.0.0.0"
     assert "host=0.0.0.0" in warning and "password" in warning and warning.count("\n") == 1
+
+
+def test_a_server_has_a_user_interface_of_its_own(served: list[list[str]]) -> None:
+    with pytest.raises(UsageError, match=r"http://127\.0\.0\.1:5000.*open this address"):
+        cli.run(["ui", "uri=http://127.0.0.1:5000"])
+    assert served == []
 
 
 @pytest.mark.slow

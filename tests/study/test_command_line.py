@@ -86,6 +86,7 @@ def test_a_name_stays_as_it_is_written(text: str) -> None:
         (["train.epohcs=3"], ["did you mean train.epochs?"]),
         (["trian.epochs=3"], ["did you mean train.epochs?"]),
         (["epochs=3"], ["did you mean train.epochs?"]),
+        (["train.lr=1"], ["did you mean optim.lr?"]),
         (["loss=focall"], ["did you mean focal?"]),
         (["loss=huber"], ["there are: ", "quality_focal"]),
         (["loss=focal", "loss.gama=2"], ["did you mean loss.gamma?"]),

@@ -60,38 +60,37 @@ def test_everything_is_found_where_it_is_now(project: Path, tmp_path: Path, how:
     before = load_study(store_in(project), "s")
     if absolute:
         as_version_0_1(project)
-    elsewhere = tmp_path / "deep" / "there"
-    elsewhere.parent.mkdir()
+    there = tmp_path / "deep" / "there"
+    there.parent.mkdir()
     if how == "copied":
-        shutil.copytree(project, elsewhere)
+        shutil.copytree(project, there)
         shutil.rmtree(project / "runs" / "s" / "bce" / next((project / "runs/s/bce").iterdir()).name)
     else:
-        project.rename(elsewhere)
+        project.rename(there)
     if how == "linked":
-        project.symlink_to(elsewhere)
+        project.symlink_to(there)
     listing = sorted(project.rglob("*")) if how == "copied" else []
-    store = store_in(elsewhere)
+    store = store_in(there)
     study = load_study(store, "s")
     assert study.missing == () and study.description == "why"
     assert study.declared == before.declared and study.planned == before.planned
     for run in study.runs:
-        assert Path(run.folder).is_relative_to(elsewhere)
-        assert Path(run.folder, "detections/val.json").is_file()
+        assert Path(run.folder).is_relative_to(there) and Path(run.folder, "detections/val.json").is_file()
         file = fetch_artifact(store, run.run_id, "detections/val.json")
-        assert file is not None and file.is_relative_to(elsewhere)
-    assert [path.parent.parent.parent for path in find_folders(store, "1" * 20)] == [elsewhere / "runs"]
+        assert file is not None and file.is_relative_to(there)
+    assert [path.parent.parent.parent for path in find_folders(store, "1" * 20)] == [there / "runs"]
 
     # Writing: one run stays one run, MLflow's own addresses follow, the old place is left alone.
-    for path in sorted((elsewhere / "runs").glob("*/*/*")):
+    for path in sorted((there / "runs").glob("*/*/*")):
         for _ in range(2):
             folder = RunFolder(path)
             Mirror(store, folder, strict=True).finish(folder.artifacts())
-    (elsewhere / "page.html").write_text("page")
-    publish_files(store, "s", [elsewhere / "page.html"], "report", {})
+    (there / "page.html").write_text("page")
+    publish_files(store, "s", [there / "page.html"], "report", {})
     assert [run.run_id for run in load_study(store, "s").runs] == [run.run_id for run in before.runs]
     client = store.client()
     for run in before.runs:
-        assert client.get_run(run.run_id).info.artifact_uri.startswith(elsewhere.as_uri())
+        assert client.get_run(run.run_id).info.artifact_uri.startswith(there.as_uri())
         assert {file.path for file in client.list_artifacts(run.run_id)} == {"config.yaml", "detections"}
     if how == "copied":
         assert sorted(project.rglob("*")) == listing

@@ -88,7 +88,8 @@ def test_names_are_what_they_say(tmp_path: Path) -> None:
     assert ".." not in experiment.artifact_location
     with pytest.raises(UsageError, match=r"study=nothing: no such study.*there are: \.\./\.\./etc"):
         load_study(store, "nothing")
-    for uri in ("mlruns", "file:///tmp/x"):
+    question_mark = f"sqlite:///{tmp_path}/why?/mlflow.db"  # SQLAlchemy would open tmp_path/why
+    for uri in ("mlruns", "file:///tmp/x", question_mark):
         with pytest.raises(UsageError, match=r"tracking\.uri"):
             Store.of(uri, None)
 

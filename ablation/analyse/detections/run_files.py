@@ -19,6 +19,7 @@ Fetch = Callable[[str, str], Path | None]
 
 DETECTIONS = "detections/val.json"
 GROUND_TRUTH = "detections/ground_truth.json"
+TEST_GROUND_TRUTH = "detections/test_ground_truth.json"
 
 
 def nowhere(run_id: str, path: str) -> Path | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 from matplotlib.figure import Figure as Canvas
 
@@ -14,6 +16,7 @@ SIZES = {
     "medium": (32.0**2, 96.0**2),
     "large": (96.0**2, float("inf")),
 }
+BY_SIZE, BY_CLASS = "val/AP_", "val/AP_class/"
 CLASSES = 12
 
 
@@ -52,8 +55,8 @@ class ApBySizeAndClass(ArtifactFigure):
                     ax.plot([mean], [y], "o", color=arm.colour, markersize=4)
             if row:
                 ax.axhline(row - 0.5, color=MUTED, linewidth=0.3)
-        names = [f"{name}\n{counts[name]} objects" if name in counts else name for name, _ in parts]
-        ax.set_yticks(range(len(parts)), names, parse_math=False)
+        labels = [f"{name}\n{counts[metric]} objects" if metric in counts else name for name, metric in parts]
+        ax.set_yticks(range(len(parts)), labels)
         ax.set(ylim=(len(parts) - 0.5, -0.5), xlabel="AP (IoU .5 to .95)")
         ax.set_xlim(left=0)
         ax.grid(axis="x")
@@ -65,25 +68,20 @@ def _parts(view: StudyView) -> list[tuple[str, str]]:
     """(label, metric) of the sizes, then of the classes, that some run has a value of."""
     runs = view.runs[view.runs["valid"]]
     known = [name for name in runs.columns if runs[name].notna().any()] if len(runs) else []
-    sizes = [(size, f"val/AP_{size}") for size in SIZES if f"val/AP_{size}" in known]
-    prefix = "val/AP_class/"
-    classes = [(name.removeprefix(prefix), name) for name in known if name.startswith(prefix)]
+    sizes = [(size, BY_SIZE + size) for size in SIZES if BY_SIZE + size in known]
+    classes = [(name.removeprefix(BY_CLASS), name) for name in known if name.startswith(BY_CLASS)]
     return sizes + classes[:CLASSES]
 
 
 def _counts(view: StudyView) -> dict[str, int]:
-    """Objects on val of each size and class, from any run that kept the ground truth."""
+    """Objects on val behind each metric, from the first run that stored the ground truth."""
     for run_id in view.runs.loc[view.runs["valid"], "run_id"]:
         truth = view.artifacts.ground_truth(run_id) if view.artifacts is not None else None
         if truth is not None:
             objects = [item for item in truth["annotations"] if not item.get("iscrowd")]
             names = {item["id"]: item["name"] for item in truth["categories"]}
-            counts = {
-                size: sum(low <= item["area"] < high for item in objects)
-                for size, (low, high) in SIZES.items()
-            }
-            for item in objects:
-                name = str(names[item["category_id"]])
-                counts[name] = counts.get(name, 0) + 1
-            return counts
+            counts = Counter(f"{BY_CLASS}{names[item['category_id']]}" for item in objects)
+            for size, (low, high) in SIZES.items():
+                counts[f"{BY_SIZE}{size}"] = sum(low <= item["area"] < high for item in objects)
+            return dict(counts)
     return {}

@@ -49,7 +49,7 @@ class ApRecalibrated(Figure):
             ax.text(1.01, row, text, va="center", fontsize=6.5, color=colour, transform=edge)
         settings = zip(arms["baseline"], arms["setting"], strict=True)
         names = ["BCE" if is_baseline else str(setting) for is_baseline, setting in settings]
-        ax.set_yticks(range(len(arms)), names, parse_math=False)
+        ax.set_yticks(range(len(arms)), names)
         ax.set(ylim=(len(arms) - 0.5, -0.5), xlabel="AP (hollow: raw; filled: undone)")
         ax.grid(axis="x")
         return canvas

@@ -15,7 +15,7 @@ from ablation.analyse.figures.shared.artifact_figures import (
     probability_axis,
     shares,
 )
-from ablation.analyse.figures.shared.style import WIDTH_IN
+from ablation.analyse.figures.shared.style import WIDTH_IN, plain_powers
 from ablation.analyse.view import StudyView
 
 COARSER = 4
@@ -50,6 +50,7 @@ class GradientNorms(DiagnosticFigure):
                 plot_curves(ax, arm, wrong, [coarser(shares(values), COARSER) for values in sums])
         left.set(xscale="log", yscale="log", xlabel="|dL/dz| of a cell", ylabel="share of cells per bin")
         left.set_ylim(1e-4, 1)
+        plain_powers(left.xaxis, left.yaxis)
         left.set_title("all cells", loc="left")
         for ax, part in ((middle, "positives"), (right, "negatives")):
             ax.set_title(part, loc="left")

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure as Canvas
 
 from ablation.analyse.detections.run_files import number
 from ablation.analyse.figures.shared.artifact_figures import DiagnosticFigure, Floats
-from ablation.analyse.figures.shared.style import WIDTH_IN
+from ablation.analyse.figures.shared.style import WIDTH_IN, plain_powers
 from ablation.analyse.view import StudyView
 
 GROUPS = {"positives": "#0072B2", "hard_negatives": "#D55E00", "easy_negatives": "#E6C79C"}
@@ -46,6 +46,7 @@ class GradientShares(DiagnosticFigure):
                 positive = np.where(values > 0, values, np.nan)
                 bottom.plot(epochs, positive, color=edge, linewidth=1.4, marker="o", markersize=2)
             bottom.set_yscale("log")
+            plain_powers(bottom.yaxis)
             bottom.grid(axis="y")
             bottom.set_xlabel("epoch")
             bottom.xaxis.get_major_locator().set_params(integer=True)

@@ -41,7 +41,7 @@ class PrCurves(DetectionFigure):
                 curves = [_precision(detections, panel) for detections in matches[arm.arm]]
                 plot_curves(ax, arm, RECALLS, [values for values in curves if values is not None])
             title = "mean over classes" if panel is None else f"{first.classes[panel]} ({counts[panel]})"
-            ax.set_title(title, loc="left", parse_math=False)
+            ax.set_title(title, loc="left")
             ax.set(xlim=(0, 1), ylim=(0, 1.02))
             ax.grid()
             ax.set_xlabel("recall")

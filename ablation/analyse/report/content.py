@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pandas as pd
@@ -25,6 +26,7 @@ from ablation.analyse.tables.settings import format_setting, parse_setting
 from ablation.analyse.verdict.headline import Headline
 from ablation.analyse.verdict.verdict import StudyVerdict
 from ablation.analyse.view import StudyView
+from ablation.records import metric_and_level
 
 
 def build(
@@ -49,7 +51,7 @@ def build(
         description=view.study.description,
         metric=view.metric,
         facts=_facts(view, verdict),
-        answer=_answer(verdict),
+        answer=_answer(view, verdict),
         snippets=_snippets(view, verdict, artifacts),
         use_text=_use_text(verdict),
         arms=replace(arms, marked=recommended),
@@ -99,14 +101,27 @@ def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
 
 
-def _answer(verdict: StudyVerdict) -> Answer:
+def _answer(view: StudyView, verdict: StudyVerdict) -> Answer:
     """The verdict with the numbers that a reader asks for next."""
     main = verdict.headline
     kind = "none" if main is None or verdict.refused else main.comparison.verdict
-    notes = [_sentence(f"No verdict: {verdict.refused}")] if verdict.refused else []
+    notes = list(_not_declared(view))
+    if verdict.refused:
+        notes.append(_sentence(f"No verdict: {verdict.refused}"))
     if main is not None:
         notes += _headline_notes(main)
     return Answer(_sentence(verdict.sentence), kind.replace(" ", "-"), tuple(notes))
+
+
+def _not_declared(view: StudyView) -> Iterator[str]:
+    """Says so where the report is not the one that the study declared."""
+    metric, level = metric_and_level(view.study.declared)
+    if (view.metric, view.level) != (metric, level):
+        comparison = f"{metric} with {100 * level:g}% intervals"
+        if view.study.declared:
+            yield f"This is not the comparison that the study declared, which is by {comparison}."
+        else:
+            yield f"This is not the study's main report, which is by {comparison}."
 
 
 def _headline_notes(main: Headline) -> list[str]:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ablation.analyse.detections.run_files import RunArtifacts
+from ablation.analyse.detections.run_files import TEST_GROUND_TRUTH, RunArtifacts
 from ablation.analyse.report.formats import Table
 from ablation.analyse.view import StudyView
 
+SPLITS = ("train", "val")
 _FAULTS_LISTED = 30
 
 
@@ -38,10 +39,12 @@ def data_section(view: StudyView, artifacts: RunArtifacts, checks: Path | None =
     fingerprints = sorted({run["fingerprint"] for run in descriptions.values()})
     parts: list[Part] = []
     for number, fingerprint in enumerate(fingerprints, 1):
-        run_id = next(key for key, run in descriptions.items() if run["fingerprint"] == fingerprint)
+        run_ids = [key for key, run in descriptions.items() if run["fingerprint"] == fingerprint]
+        run_id = run_ids[0]
         title = "" if len(fingerprints) == 1 else f"Data set {number} of {len(fingerprints)}"
         check = _check(checks, fingerprint)
-        parts.append(_profile(title, descriptions[run_id], fingerprint, check is not None))
+        test = next((row for row in (_test_split(artifacts, key) for key in run_ids) if row), None)
+        parts.append(_profile(title, descriptions[run_id], test, check is not None))
         if faults := artifacts.json("faults.json", run_id):
             parts.append(_faults(faults))
         if check is not None:
@@ -53,8 +56,8 @@ def data_section(view: StudyView, artifacts: RunArtifacts, checks: Path | None =
         )
         parts[0] = replace(parts[0], notes=(warning, *parts[0].notes))
     elif len(descriptions) > 1:
-        same = f"All {len(descriptions)} runs read exactly these images and boxes; none read the test split."
-        parts.append(Part(notes=(same,)))
+        same = f"All {len(descriptions)} runs were trained on exactly these images and boxes"
+        parts.append(Part(notes=(f"{same}; {_who_read_test(view)}.",)))
     return parts
 
 
@@ -65,20 +68,36 @@ def _descriptions(view: StudyView, artifacts: RunArtifacts) -> dict[str, dict[st
     return {run_id: run for run_id, run in contents.items() if run and "fingerprint" in run}
 
 
-def _profile(title: str, run: Mapping[str, Any], fingerprint: str, checked: bool) -> Part:
+def _who_read_test(view: StudyView) -> str:
+    if not view.test_runs:
+        return "none read the test split"
+    return f"{view.test_runs} of them {'was' if view.test_runs == 1 else 'were'} evaluated on the test split"
+
+
+def _test_split(artifacts: RunArtifacts, run_id: str) -> tuple[int, int] | None:
+    """Images and boxes of the test split, where the run was evaluated on it."""
+    truth = artifacts.json(TEST_GROUND_TRUTH, run_id)
+    return None if truth is None else (len(truth["images"]), len(truth["annotations"]))
+
+
+def _profile(title: str, run: Mapping[str, Any], test: tuple[int, int] | None, checked: bool) -> Part:
     """The sizes of the splits and the classes, from one run of the data set."""
     profile = run.get("data_profile", {})
-    rows = []
-    for split in ("train", "val"):
-        images, boxes = profile.get(f"{split}_images"), profile.get(f"{split}_boxes")
-        if images:
-            rows.append([split, f"{images:,}", f"{boxes:,}", f"{boxes / images:.1f}"])
+    counts = {
+        name: (profile.get(f"{name}_images"), profile.get(f"{name}_boxes")) for name in ("train", "val")
+    }
+    counts["test"] = test or (None, None)
+    rows = [
+        [split, f"{images:,}", f"{boxes:,}", f"{boxes / images:.1f}"]
+        for split, (images, boxes) in counts.items()
+        if images
+    ]
     classes = [str(name) for name in profile.get("classes", [])]
     count = f"{len(classes)} {'class' if len(classes) == 1 else 'classes'}"
     notes = [
         f"Read as {run.get('data', {}).get('name', 'unknown')}; {count}: {', '.join(classes)}.",
         f"Faults found in the data: {profile.get('faults', 0)}. Fingerprint of all images and boxes of train "
-        f"and val: {fingerprint[:16]}.",
+        f"and val: {run['fingerprint'][:16]}.",
     ]
     if not checked:
         notes.append(
@@ -110,7 +129,7 @@ def _check(folder: Path | None, fingerprint: str) -> Mapping[str, Any] | None:
 
 def _checked(check: Mapping[str, Any]) -> list[Part]:
     """Class balance, and the cells of each head where they were counted."""
-    train, val = (check["splits"][split]["boxes_per_class"] for split in ("train", "val"))
+    train, val = (check["splits"][split]["boxes_per_class"] for split in SPLITS)
     total = max(1, sum(train.values()))
     rows = []
     for name in check["classes"]:

@@ -157,6 +157,8 @@ _MARKS = (
 _HALO = [effects.withStroke(linewidth=2.2, foreground="#00000088")]
 _CROWDED = 16
 _LONGEST = 60
+_LABEL_SHARE = 0.05
+"""Height of a label as a share of the picture's, about."""
 
 
 def draw(
@@ -184,7 +186,7 @@ def draw(
         _boxes(ax, compared, side, opposite, both, classes if with_text else None)
         label = label if len(label) <= _LONGEST else f"{label[: _LONGEST - 1]}\u2026"
         count = f"{len(side.detected)} of {len(compared.objects)} found, {len(side.false)} false"
-        ax.set_title(f"{label}\n{count}", fontsize=8, loc="left", parse_math=False)
+        ax.set_title(f"{label}\n{count}", fontsize=8, loc="left")
     handles = [
         Line2D([], [], label=text, path_effects=_HALO, **mark)  # type: ignore[arg-type]
         for text, mark in _MARKS
@@ -234,9 +236,11 @@ def _box(ax: Axes, box: Box, mark: Mapping[str, Any], text: str, crossed: bool =
         ax.plot([x + width / 2], [y + height / 2], path_effects=_HALO, **cross)
     if text:
         label = text if len(text) <= 24 else text[:23] + "\u2026"
-        look: dict[str, Any] = {"fontsize": 5.5, "color": "black", "va": "bottom", "clip_on": True}
+        # Above the box, or inside it where the picture ends above.
+        side = "top" if y < _LABEL_SHARE * ax.get_ylim()[0] else "bottom"
+        look: dict[str, Any] = {"fontsize": 5.5, "color": "black", "va": side, "clip_on": True}
         background = {"facecolor": mark["color"], "edgecolor": "none", "pad": 0.8}
-        ax.text(x, y, label, bbox=background, parse_math=False, **look)
+        ax.text(x, y, label, bbox=background, **look)
 
 
 class ImagesMissing(Exception):

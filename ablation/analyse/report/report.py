@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
 from ablation.analyse.detections.run_files import RunArtifacts
+from ablation.analyse.detections.stored import lost_detections
 from ablation.analyse.report import formats, markdown
 from ablation.analyse.report.content import build
 from ablation.analyse.report.drawn_figures import DrawnFigures, draw_figures
@@ -25,7 +26,7 @@ from ablation.records import StudyRecord
 from ablation.rng import generator
 
 OTHER_QUANTITY = ("loss", "loss_confidence")
-"""Last parts of metrics that measure another quantity in every arm."""
+"""Metrics, without their split, that measure another quantity in every arm."""
 THRESHOLDS = "thresholds.json"
 _METRICS_LISTED = 30
 
@@ -109,6 +110,7 @@ def write_report(
     settings = settings or ReportSettings()
     _require_values(study, settings.metric)
     artifacts = artifacts or RunArtifacts(study)
+    study = replace(study, missing=(*study.missing, *lost_detections(study, artifacts)))
     view = study_view(study, settings.metric, settings.level, artifacts)
     verdict = judge(view, partial=settings.partial, generator=generator(0, "report"))
     view = judged(view, verdict)
@@ -175,7 +177,7 @@ def _require_values(study: StudyRecord, metric: str) -> None:
             f"study {study.name}: no finished run to report ({table.state_counts(runs)}); "
             "finish or resume the runs first"
         )
-    if metric.split("/")[-1] in OTHER_QUANTITY:
+    if metric.partition("/")[2] in OTHER_QUANTITY:
         raise UsageError(
             f"metric={metric}: each loss measures another quantity, so it cannot be compared between arms; "
             "take a metric of the evaluation such as val/AP"

@@ -83,7 +83,8 @@ def _row(study: str, arm: str, seed: int, key: str, state: str, params: Mapping[
 
 def _metric_column(name: str) -> str:
     """Metrics are told from the other columns by their slash."""
-    name = name.replace("_undistorted", "_recalibrated")  # its name in stores of version 0.1
+    if name.endswith("/AP_undistorted"):  # its name in stores of version 0.1
+        name = name.replace("/AP_undistorted", "/AP_recalibrated")
     return name if "/" in name else f"metric/{name}"
 
 

@@ -20,7 +20,7 @@ def limitations(findings: Findings) -> list[str]:
     """One sentence or two for each limit, the most serious first."""
     view, headline = findings.view, findings.headline
     lines = [view.partial] if view.partial else []
-    lines += [f"Not to be found: {line}." for line in view.study.missing]
+    lines += [f"Not found: {line}." for line in view.study.missing]
     lines += _tuning(headline)
     lines += _not_held_fixed(view)
     lines += _diverged(findings.arms)
@@ -30,11 +30,16 @@ def limitations(findings: Findings) -> list[str]:
     lines += coverage_limit(findings.comparisons, findings.images, int(view.runs["valid"].sum()))
     if headline is not None and max(headline.arms) > 1:
         lines.append(_choice(headline, view.metric))
-    lines.append(
-        "It holds for this data set, network, length of training and criterion; "
-        "the test split has not been read."
-    )
+    lines.append(_scope(view))
     return lines
+
+
+def _scope(view: StudyView) -> str:
+    scope = "It holds for this data set, network, length of training and criterion"
+    if not view.test_runs:
+        return f"{scope}; the test split has not been read."
+    runs = "1 run" if view.test_runs == 1 else f"{view.test_runs} runs"
+    return f"{scope}. The test split was read for {runs}, so it cannot confirm another choice."
 
 
 def _tuning(headline: Headline | None) -> list[str]:

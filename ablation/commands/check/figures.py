@@ -153,6 +153,5 @@ def _head(stride: int, size_px: int) -> str:
 
 
 def _short(name: str) -> str:
-    # $ would start a formula.
-    text = "".join(letter if letter.isprintable() else "?" for letter in name).replace("$", r"\$")
+    text = "".join(letter if letter.isprintable() else "?" for letter in name)
     return text if len(text) <= 28 else f"{text[:27]}..."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from helpers.figures import ALL, draw, words
 from helpers.made_up_files import made_up
 from helpers.synthetic import bce, focal, grid, study, with_state
 
-from ablation.analyse.detections.run_files import RunArtifacts
+from ablation.analyse.detections.run_files import DETECTIONS, GROUND_TRUTH, RunArtifacts
 from ablation.analyse.figures.shared.artifact_figures import MOST, ArtifactFigure, plotted_arms
 from ablation.analyse.report.recommendation import arm_threshold
 from ablation.analyse.view import study_view
@@ -100,6 +101,34 @@ def test_the_thresholds_in_the_figure_are_those_of_the_settings_to_use(tmp_path:
     assert [text.get_text() for text in panel.texts] == [
         f"at {b.score:.2f}: F1 {b.f1:.3f}" for b in best if b
     ]
+
+
+NAMES = ("<b>", "key=val", "$x_{", "a, b", "small", "\\frac$")
+
+
+def test_classes_stand_in_figures_by_their_names_with_their_counts(tmp_path: Path) -> None:
+    truth = {
+        "images": [{"id": 1, "width": 9, "height": 9, "file_name": "i"}],
+        "categories": [{"id": k, "name": name} for k, name in enumerate(NAMES, 1)],
+        "annotations": [
+            {"id": 10 * k + i, "category_id": k, "image_id": 1, "bbox": [0, 0, 4, 4], "area": 16.0}
+            for k in range(1, len(NAMES) + 1)
+            for i in range(k)
+        ],
+    }
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    (tmp_path / "val.json").write_text("[]")
+    files = {GROUND_TRUTH: tmp_path / "truth.json", DETECTIONS: tmp_path / "val.json"}
+    record = study([(bce(), 0.4), (focal(0.5, 1), 0.3)], [0])
+    metrics = {"val/AP": 0.4, "val/AP_small": 0.3} | {f"val/AP_class/{name}": 0.5 for name in NAMES}
+    record = dataclasses.replace(record, runs=[dataclasses.replace(r, metrics=metrics) for r in record.runs])
+    view = study_view(record, artifacts=RunArtifacts(record, lambda run, name: files.get(name)))
+    labels = words(draw("ap_by_size_and_class", view))
+    for count, name in enumerate(NAMES, 1):
+        assert f"{name}\n{count} objects" in labels
+    assert "small\n21 objects" in labels
+    panels = words(draw("pr_curves", view))
+    assert "\\frac$ (6)" in panels and "$x_{ (3)" in panels
 
 
 def test_ap_recalibrated_says_how_much_each_arm_changes() -> None:

@@ -69,6 +69,19 @@ def test_every_format_holds_a_picture(name: str, view: StudyView, rendered: Rend
     assert files["svg"].startswith(b"<?xml") and b"</svg>" in files["svg"]
 
 
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_no_label_is_a_formula(name: str, rendered: Render) -> None:
+    """Names from data stand in figures as they are, so not even powers of ten are formulas."""
+    canvas = rendered(name).canvas
+    texts = canvas.findobj(mpl.text.Text)
+    assert not any(text.get_parse_math() for text in texts) and "mathdefault" not in words(canvas)
+
+
+def test_powers_of_ten() -> None:
+    label = style.PowersOfTen()
+    assert [label(x) for x in (1e-3, 1.0, 1e12)] == ["10\u207b\u00b3", "10\u2070", "10\u00b9\u00b2"]
+
+
 @pytest.mark.parametrize("seeds", [1, 5])
 @pytest.mark.parametrize("name", OF_THE_TABLES)
 def test_other_numbers_of_seeds_are_drawn(name: str, seeds: int) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ablation.analyse.detections.matching import match
+from ablation.analyse.figures.shared.style import house_style
 from ablation.analyse.report.differences import most_different
 from ablation.analyse.report.examples import ImagesMissing, draw, open_val
 from ablation.data.shapes import Shapes
@@ -76,10 +77,11 @@ def test_at_most_so_many_and_none_that_agree() -> None:
 
 def test_both_panels_are_drawn_with_their_counts_and_any_class_name() -> None:
     [pair] = most_different(truth(), (match(truth(), [hit(2, 0)]), 0.1), (match(truth(), [hit(2, 30)]), 0.1))
-    canvas = draw(pair, np.zeros((40, 60, 3), np.uint8), ("a $x_", "b"), {1: "$\\frac{<name"})
-    assert [ax.get_title(loc="left") for ax in canvas.axes] == [
-        "a $x_\n1 of 1 found, 0 false", "b\n0 of 1 found, 1 false"]  # fmt: skip
-    canvas.canvas.draw()  # a class name that is no valid formula must not be read as one
+    with house_style():
+        canvas = draw(pair, np.zeros((40, 60, 3), np.uint8), ("a $x_", "b"), {1: "$\\frac{<name"})
+        assert [ax.get_title(loc="left") for ax in canvas.axes] == [
+            "a $x_\n1 of 1 found, 0 false", "b\n0 of 1 found, 1 false"]  # fmt: skip
+        canvas.canvas.draw()  # a class name that is no valid formula must not be read as one
 
 
 SHAPES = Shapes(train_images=2, val_images=3, size_px=32, size_min=0.25, cache="none")

@@ -14,6 +14,7 @@ from helpers.synthetic import bce, focal, run, study, with_state
 
 from ablation.analyse import figures
 from ablation.analyse.detections.run_files import RunArtifacts
+from ablation.analyse.detections.stored import lost_detections
 from ablation.analyse.detections.thresholds import BestThreshold
 from ablation.analyse.report import html
 from ablation.analyse.report import recommendation as use
@@ -300,3 +301,47 @@ def test_a_dense_figure_goes_in_as_png_a_small_one_as_svg(tmp_path: Path) -> Non
     assert html.picture("f", "F", "c", [png, svg]).source.startswith("data:image/png")
     svg.write_text("<svg>\x01</svg>")  # XML forbids this character, so browsers refuse the image
     assert html.picture("f", "F", "c", [png, svg]).source.startswith("data:image/png")
+
+
+def test_what_was_not_found_is_named_and_forbids_the_verdict_that_needs_it(
+    tmp_path: Path, same_picture: None
+) -> None:
+    record = dataclasses.replace(planted(), missing=("plan.json is not here",))
+    report = write_report(record, tmp_path / "refused")
+    page = Parsed(report.page.read_text(encoding="utf-8"))
+    assert report.verdict.recommended is None and "plan.json is not here" in report.verdict.refused
+    assert page.text.count("plan.json is not here") >= 2 and "partial=true" in page.text
+    partial = write_report(record, tmp_path / "partial", ReportSettings(partial=True))
+    assert partial.verdict.recommended is not None
+    assert any("plan.json is not here" in line for line in partial.verdict.limitations)
+
+
+def test_a_run_that_lost_its_detections_is_named(tmp_path: Path, same_picture: None) -> None:
+    record = planted()
+    whole = left_by(record, tmp_path / "files", SCORES)
+    lost = record.runs[3]
+    artifacts = RunArtifacts(
+        record,
+        lambda run, name: (
+            None if (run, name) == (lost.run_id, "detections/val.json") else whole.path(name, run)
+        ),
+    )
+    [line] = lost_detections(record, artifacts)
+    assert lost.arm in line and f"seed {lost.seed}" in line and lost.key[:8] in line
+    assert lost_detections(record, whole) == [] and lost_detections(record, RunArtifacts(record)) == []
+    named = dataclasses.replace(record, missing=(f"{lost.arm} seed {lost.seed} ({lost.key[:8]}) is gone",))
+    assert lost_detections(named, artifacts) == []
+    assert line in write_report(record, tmp_path / "report", artifacts=artifacts).verdict.refused
+
+
+def test_a_page_of_runs_that_read_the_test_split_says_so(tmp_path: Path, same_picture: None) -> None:
+    record = planted()
+    runs = [dataclasses.replace(item, metrics=item.metrics | {"test/AP": 0.3}) for item in record.runs]
+    artifacts = left_by(record, tmp_path / "files", SCORES)
+    unread = Parsed(write_report(record, tmp_path / "val", artifacts=artifacts).page.read_text("utf-8")).text
+    assert "none read the test split" in unread and "test split has not been read" in unread
+    settings = ReportSettings("test/AP")
+    report = write_report(dataclasses.replace(record, runs=runs), tmp_path / "test", settings, artifacts)
+    text = Parsed(report.page.read_text("utf-8")).text
+    assert "none read the test split" not in text and "has not been read" not in text
+    assert "12 of them were evaluated on the test split" in text

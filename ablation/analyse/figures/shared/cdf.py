@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from ablation.analyse.figures.shared.artifact_figures import Floats
-from ablation.analyse.figures.shared.style import WIDTH_IN
+from ablation.analyse.figures.shared.style import WIDTH_IN, plain_powers
 
 
 def panels(rows_of_legend: int) -> tuple[Canvas, list[Axes]]:
@@ -25,6 +25,7 @@ def panels(rows_of_legend: int) -> tuple[Canvas, list[Axes]]:
         ax.set_xlim(0, 1)
         ax.set_xlabel("share of cells, easiest first")
     axes[2].set_xscale("log")
+    plain_powers(axes[2].xaxis)
     axes[2].set_xlim(1e-4, 1)
     axes[2].set_xlabel("share of cells, hardest first")
     axes[0].set_ylabel("share of the loss they hold")

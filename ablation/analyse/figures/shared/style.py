@@ -9,6 +9,8 @@ from typing import Any
 import matplotlib as mpl
 import matplotlib.style
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.ticker import LogFormatterSciNotation
 
 WIDTH_IN = 7.0
 """Width of a text block of two columns, in inches; a single column is half of it."""
@@ -40,6 +42,8 @@ STYLE = {
     "pdf.fonttype": 42,
     "svg.hashsalt": "ablation",
     "path.simplify": False,
+    # Names of classes and settings come from data: a $ in them is a dollar sign. See plain_powers.
+    "text.parse_math": False,
 }
 
 
@@ -58,6 +62,28 @@ def number(value: float) -> str:
 def signed(value: float) -> str:
     """A difference for people, with its sign."""
     return number(value) if not math.isfinite(value) or value < 0 else f"+{number(value)}"
+
+
+class PowersOfTen(LogFormatterSciNotation):
+    """Labels of a logarithmic axis as plain text with raised digits; the base class writes formulas."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        """The label of the tick at x; empty where it has none."""
+        formula = str(super().__call__(x, pos)).removeprefix("$\\mathdefault{").removesuffix("}$")
+        factor, _, exponent = formula.replace(r"\times", "\u00d7").partition("^{")
+        return factor + exponent.rstrip("}").translate(_SUPERSCRIPT)
+
+
+_SUPERSCRIPT = str.maketrans(
+    "0123456789-", "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207b"
+)
+
+
+def plain_powers(*axes: Axis) -> None:
+    """Label logarithmic axes with plain text; call it after their scale is set."""
+    for axis in axes:
+        axis.set_major_formatter(PowersOfTen())
+        axis.set_minor_formatter(PowersOfTen(labelOnlyBase=False))
 
 
 def series_colour(index: int) -> str:
