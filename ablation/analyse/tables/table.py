@@ -7,6 +7,7 @@ seed. The last values of a run that is still going, was killed or diverged are n
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -83,8 +84,8 @@ def _row(study: str, arm: str, seed: int, key: str, state: str, params: Mapping[
 
 def _metric_column(name: str) -> str:
     """Metrics are told from the other columns by their slash."""
-    if name.endswith("/AP_undistorted"):  # its name in stores of version 0.1
-        name = name.replace("/AP_undistorted", "/AP_recalibrated")
+    if re.fullmatch(r"\w+/AP\d*_undistorted", name):  # its name in stores of version 0.1; no class's
+        name = name.replace("_undistorted", "_recalibrated")
     return name if "/" in name else f"metric/{name}"
 
 

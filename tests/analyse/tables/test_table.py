@@ -228,3 +228,16 @@ def test_a_store_of_an_older_version_names_recalibrated_ap_otherwise_and_is_read
     old = dataclasses.replace(run, metrics=metrics | {"val/AP_undistorted": 0.37})
     runs = table.runs_table(dataclasses.replace(record, runs=[old]))
     assert runs["val/AP_recalibrated"].tolist() == [0.37] and "val/AP_undistorted" not in runs.columns
+
+
+@pytest.mark.parametrize(
+    ("stored", "column"),
+    [
+        ("val/AP_undistorted", "val/AP_recalibrated"),
+        ("val/AP50_undistorted", "val/AP50_recalibrated"),
+        ("val/AP_class/x_undistorted", "val/AP_class/x_undistorted"),
+    ],
+)
+def test_names_of_version_0_1_are_read_and_classes_keep_theirs(stored: str, column: str) -> None:
+    record = dataclasses.replace(run(bce(), 0, 0.4), metrics={stored: 0.25})
+    assert table.runs_table(StudyRecord("s", [record]))[column].tolist() == [0.25]
