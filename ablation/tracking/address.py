@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from urllib.parse import unquote
 
 from ablation.errors import UsageError
 from ablation.files import sha256_text
@@ -35,10 +36,10 @@ def resolve(uri: str | None, artifacts: str | None) -> tuple[str, str | None]:
             f"tracking.uri: found {uri}; MLflow 3 does not store runs in plain folders: "
             "give sqlite:///FILE or http://HOST:PORT, or null for sqlite in mlflow.db"
         )
-    if uri.startswith(SQLITE) and "?" in uri:  # which begins the query: another file would be opened
+    if uri.startswith(SQLITE) and ("?" in uri or unquote(uri) != uri):  # another file would be opened
         raise UsageError(
-            f"tracking.uri: {uri.removeprefix(SQLITE)}: MLflow opens no file whose path has a `?`; rename "
-            "the folder, or give sqlite:///FILE in another one, or tracking=none"
+            f"tracking.uri: {uri.removeprefix(SQLITE)}: MLflow opens no file whose path has a `?` or an "
+            "escape such as %20; rename the folder, or give sqlite:///FILE in another one, or tracking=none"
         )
     if artifacts is None and uri.startswith(SQLITE):
         artifacts = (Path(uri.removeprefix(SQLITE)).parent / ARTIFACTS).as_uri()

@@ -89,7 +89,8 @@ def test_names_are_what_they_say(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"study=nothing: no such study.*there are: \.\./\.\./etc"):
         load_study(store, "nothing")
     question_mark = f"sqlite:///{tmp_path}/why?/mlflow.db"  # SQLAlchemy would open tmp_path/why
-    for uri in ("mlruns", "file:///tmp/x", question_mark):
+    escape = f"sqlite:///{tmp_path}/x%20z/mlflow.db"  # and here x z
+    for uri in ("mlruns", "file:///tmp/x", question_mark, escape):
         with pytest.raises(UsageError, match=r"tracking\.uri"):
             Store.of(uri, None)
 
