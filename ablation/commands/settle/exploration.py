@@ -97,7 +97,6 @@ def explore(sides: Mapping[str, Sequence[str]], seeds: Sequence[int], results: R
         if not arms:
             raise ValueError(f"the side {side} has no arm")
     alive = {side: tuple(arms) for side, arms in sides.items()}
-    everyone = [arm for arms in sides.values() for arm in arms]
     rounds: list[Round] = []
     taken: dict[tuple[str, int], float | None] = {}  # results of rounds that have ended, and no others
     for number, seed in enumerate(seeds[:MOST_SEEDS], 1):
@@ -109,16 +108,16 @@ def explore(sides: Mapping[str, Sequence[str]], seeds: Sequence[int], results: R
         missing = tuple(run for run in due if run not in results)
         if missing:
             rounds.append(Round(number, seed, racing, {}))
-            return Exploration(tuple(rounds), missing, {}, (), _residuals(everyone, seeds, taken))
+            return Exploration(tuple(rounds), missing, {}, (), _difference_spread(sides, seeds, taken))
         taken |= {run: results[run] for run in due}
         left = _leavers(racing, alive, seeds[:number], taken)
         alive = {side: tuple(arm for arm in arms if arm not in left) for side, arms in alive.items()}
         rounds.append(Round(number, seed, racing, left))
         if any(not arms for arms in alive.values()):
             lost = tuple(side for side, arms in alive.items() if not arms)
-            return Exploration(tuple(rounds), (), {}, lost, _residuals(everyone, seeds, taken))
+            return Exploration(tuple(rounds), (), {}, lost, _difference_spread(sides, seeds, taken))
     finalists = {side: _leader(arms, seeds[: len(rounds)], taken) for side, arms in alive.items()}
-    return Exploration(tuple(rounds), (), finalists, (), _residuals(everyone, seeds, taken))
+    return Exploration(tuple(rounds), (), finalists, (), _difference_spread(sides, seeds, taken))
 
 
 def _values(arm: str, seeds: Sequence[int], results: Results) -> list[float | None]:
@@ -146,7 +145,7 @@ def _leavers(
     means = {arm: _mean(arm, seeds, results) for arms in alive.values() for arm in arms}
     leaders = {side: max((means[arm] for arm in arms), default=-math.inf) for side, arms in alive.items()}
     racers = [arm for arms in racing.values() for arm in arms]
-    error = math.sqrt(_residuals(racers, seeds, results).variance / len(seeds))
+    error = math.sqrt(2 * _residuals(racers, seeds, results).variance / len(seeds))
     for side, arms in racing.items():
         finished = [arm for arm in arms if means[arm] > -math.inf]
         left |= {arm: f"diverged in seed {seeds[-1]}" for arm in arms if arm not in finished}
@@ -166,11 +165,28 @@ def _leavers(
 
 
 def _residuals(arms: Sequence[str], seeds: Sequence[int], results: Results) -> PriorSpread:
-    """Variance of a difference of two runs of different arms, from the residuals around the arms' means."""
+    """Variance of a run's metric about its arm's mean, pooled over arms, with its degrees of freedom."""
     total, df = 0.0, 0
     for arm in arms:
         values = [value for value in _values(arm, seeds, results) if value is not None]
         if len(values) > 1:
             total += float(np.var(values) * len(values))
             df += len(values) - 1
-    return PriorSpread(2 * total / df if df else 0.0, float(df))
+    return PriorSpread(total / df if df else 0.0, float(df))
+
+
+def _difference_spread(
+    sides: Mapping[str, Sequence[str]], seeds: Sequence[int], results: Results
+) -> PriorSpread:
+    """Variance of a difference of two runs, one of each side.
+
+    The sum of the sides' variances, with Welch and Satterthwaite's degrees of freedom: one side may be far
+    noisier. A side without two runs of an arm is taken to be as noisy as the other.
+    """
+    parts = [_residuals(arms, seeds, results) for arms in sides.values()]
+    known = [part for part in parts if part.df]
+    if len(known) < len(parts):
+        return PriorSpread(2 * known[0].variance, known[0].df) if known else PriorSpread(0.0, 0.0)
+    total = sum(part.variance for part in parts)
+    spread = sum(part.variance**2 / part.df for part in parts)
+    return PriorSpread(total, total**2 / spread if spread > 0 else sum(part.df for part in parts))

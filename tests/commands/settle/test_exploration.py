@@ -38,9 +38,9 @@ def test_an_arm_that_clearly_trails_its_own_leader_leaves() -> None:
         "f1": [0.50, 0.52], "f2": [0.30, 0.31], "b1": [0.41, 0.40], "b2": [0.40, 0.41],
     }  # fmt: skip
     state = explore({OTHERS: ("f1", "f2"), BCE: ("b1", "b2")}, SEEDS, all_of(values))
-    # pooled residual variance x 2: sums of squares .0002 + .00005 + .00005 + .00005 on 4 df
-    assert state.spread.variance == pytest.approx(2 * 0.00035 / 4)
-    assert state.spread.df == 4
+    # sums of squares .0002 + .00005 on 2 df, and .00005 + .00005 on 2 df
+    assert state.spread.variance == pytest.approx(0.000125 + 0.00005)
+    assert state.spread.df == pytest.approx(0.000175**2 / (0.000125**2 / 2 + 0.00005**2 / 2))
     assert set(state.rounds[1].left) == {"f2", "b2"}  # b1 = b2, but both trail f1: one is enough
     assert state.finalists == {OTHERS: "f1", BCE: "b1"}
     assert state.done
