@@ -215,8 +215,8 @@ def _setting(text: str) -> str:
 
 def _whole(where: str, name: str, text: str, least: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) >= least):
-        found = one_line(repr(text), 80)
-        raise DataError(f"{where}: {name}: found {found}, must be a whole number, at least {least}")
+        value = one_line(repr(text), 80)
+        raise DataError(f"{where}: {name}: found {value}, must be a whole number, at least {least}")
     return int(text)
 
 
