@@ -41,7 +41,7 @@ def rename_class(root: Path) -> None:
 
 
 def change_image(root: Path) -> None:
-    (root / "JPEGImages" / "c.jpg").write_bytes(encode(picture(seed=99)))
+    (root / "JPEGImages" / "c.jpg").write_bytes(encode(picture(seed=1)))
 
 
 def add_image(root: Path) -> None:
