@@ -85,7 +85,7 @@ def _grid(arm: Any, number: int) -> tuple[str | None, dict[str, list[str]]]:
             label = str(value)
             continue
         if not isinstance(key, str) or not _KEY.fullmatch(key):
-            raise UsageError(f"arms[{number}]: {key!r} is not the name of a setting, such as loss.gamma")
+            raise UsageError(f"arms[{number}]: {key!r} is not the name of a setting, such as train.epochs")
         if key.lstrip("+~").partition("/")[0].partition(".")[0] == "hydra":
             raise UsageError(f"arms[{number}].{key}: belongs to the launch; give it on the command line")
         values = list(value) if isinstance(value, list | tuple) else [value]
