@@ -26,8 +26,8 @@ from helpers.process_server import start
 
 MEMORY = 2**30
 """Bytes that a process which reads may have in all."""
-LIMIT_S = 10
-"""Seconds for one mutation; the process is ended after that."""
+LIMIT_S, LIMIT_WALL_S = 10, 120
+"""Seconds of processor time for one mutation, and of waiting where the machine is busy; then it is ended."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def fuzz(file: Path, attribute: str, reader: Reader, mutations: int, folder: Pat
             _count(result, cases[done], kind, detail)
             done += 1
         if done < len(cases):
-            hang = process.exitcode == -signal.SIGALRM
+            hang = process.exitcode in (-signal.SIGALRM, -signal.SIGPROF)
             ended = f"the process ended with {process.exitcode}: {Path(log).read_text()[-2000:]}"
             _count(result, cases[done], "hang" if hang else "unclean", ended)
             done += 1
@@ -124,7 +124,8 @@ def read_damaged(answers: str, file: str, attribute: str, folder: str, cases: It
     _bound_memory()
     for case in cases:
         place = _copy(seed, Path(folder) / f"case-{case}"[:100])
-        signal.alarm(LIMIT_S)
+        signal.setitimer(signal.ITIMER_PROF, LIMIT_S)
+        signal.alarm(LIMIT_WALL_S)
         try:
             if isinstance(case, str):
                 reader.special[case](place)
@@ -133,6 +134,7 @@ def read_damaged(answers: str, file: str, attribute: str, folder: str, cases: It
             kind, detail = _outcome(reader, place, undamaged)
         except Exception:
             kind, detail = "unclean", "while damaging or comparing: " + traceback.format_exc(limit=-4)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.alarm(0)
         shutil.rmtree(place, ignore_errors=True)
         peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10

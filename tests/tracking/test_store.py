@@ -102,12 +102,15 @@ def test_histories_in_bulk_are_those_that_mlflow_gives_one_by_one(tmp_path: Path
         for epoch in range(1, 12):
             value = [float("nan"), float("inf"), -1.0, 0.25][epoch % 4]
             folder.append_metrics(epoch, {"val/AP": value, "train/loss": epoch * (seed + 1), "other/x": 1.0})
-        folder.append_metrics(11, {"val/AP": 0.5})  # an epoch that was logged again
         folder.set_state("FINISHED")
         Mirror(store, folder, strict=True).finish([])
     client = store.client()
     experiment = client.get_experiment_by_name("s").experiment_id
     runs = list(client.search_runs([experiment], "tags.kind = 'run'"))
+    for run in runs:  # an epoch that was logged again
+        store.log_points(
+            run.info.run_id, {"epoch": 11, "time_ms": 2_000_000_000_000, "metrics": {"val/AP": 0.5}}
+        )
     slow = histories.points_one_by_one(client, runs)
     fast = histories.sqlite_points(tmp_path / "mlflow.db", experiment)
     assert repr(fast) != "{}" and set(fast) == set(slow)
