@@ -140,6 +140,9 @@ def plan(arguments: list[str]) -> int:
         arms=facts[2],
     ):
         print(line)
+    if not runs[0].config.data.has_test():
+        needs = "test   no test split, which `ablation confirm` needs"
+        print(f"{needs}; data.test_share=0.2 makes one (set it before training)")
     return 0
 
 

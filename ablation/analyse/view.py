@@ -59,6 +59,12 @@ class StudyView:
         return f"n = {count} {'seed' if high == 1 else 'seeds'} per arm"
 
     @property
+    def test_runs(self) -> int:
+        """How many valid runs were evaluated on the test split."""
+        columns = [name for name in self.runs.columns if name.startswith("test/")]
+        return int(self.runs[columns].notna().any(axis=1).sum()) if columns else 0
+
+    @property
     def held_text(self) -> str:
         """What the runs share, what they should share but do not, and that runs are missing if any are."""
         text = self.held.text(several_gains=bool(self.arms["gain"].nunique() > 1))

@@ -9,6 +9,7 @@ from ablation.analyse.detections.run_files import RunArtifacts
 from ablation.analyse.report.formats import escape_markdown
 from ablation.analyse.report.report import ReportFiles, write_report
 from ablation.analyse.report.settings import ReportSettings
+from ablation.analyse.verdict.confirmation import read_confirmation
 from ablation.commands.arguments import STORE, Arguments
 from ablation.files import safe_name, sha256_text, write_json
 from ablation.records import StudyRecord, metric_and_level
@@ -38,6 +39,7 @@ def run(arguments: list[str]) -> int:
         partial=partial,
         checks=out / "check",
         link=lambda run_id: f"{ui}/#/experiments/{experiment}/runs/{run_id}",
+        confirmation=read_confirmation(study_folder(out, name)),
     )
     artifacts = RunArtifacts(study, lambda run_id, path: fetch_artifact(store, run_id, path))
     declared = settings.metric == declared_metric
@@ -52,6 +54,8 @@ def run(arguments: list[str]) -> int:
     if not declared:
         print(f"{settings.metric} is not what the study compares by ({declared_metric}); its own report and")
         print("MLflow's headline are left as they are\n")
+    if written.verdict.confirmation_line:
+        print(f"{written.verdict.confirmation_line}\n")
     print(f"report: {written.page}  (one file to send; figures and tables lie beside it)")
     program = sys.argv[0] if Path(sys.argv[0]).name == "ablation" else "ablation"
     print(f"MLflow: {ui}{page}  (while `{program} ui` runs)")

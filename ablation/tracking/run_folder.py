@@ -197,7 +197,8 @@ class RunFolder:
                 continue
             try:
                 line = _metrics_line(text.decode("utf-8"))
-                if lines and line["epoch"] <= lines[-1]["epoch"]:
+                # Equal: what `ablation confirm` measured on test belongs to the last epoch.
+                if lines and line["epoch"] < lines[-1]["epoch"]:
                     raise ValueError(f"epoch {line['epoch']} comes after epoch {lines[-1]['epoch']}")
                 lines.append(line)
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -19,6 +19,7 @@ Fetch = Callable[[str, str], Path | None]
 
 DETECTIONS = "detections/val.json"
 GROUND_TRUTH = "detections/ground_truth.json"
+TEST_DETECTIONS = "detections/test.json"
 TEST_GROUND_TRUTH = "detections/test_ground_truth.json"
 
 
@@ -78,6 +79,10 @@ class RunArtifacts:
             self._truths[digest] = dict(self._read(GROUND_TRUTH, run_id) or {})
         return self._truths[digest]
 
+    def of_test_split(self) -> TestDetections:
+        """The same for the test split, which the runs of a confirmation were evaluated on."""
+        return TestDetections(self)
+
     def made(self, what: str, run_id: str, make: Callable[[], Result]) -> Result:
         """The result of `make`, computed once for each `what` and run: several figures share matches."""
         key = what, run_id
@@ -94,6 +99,25 @@ class RunArtifacts:
             return json.loads(path.read_text(encoding="utf-8"))
         except (ValueError, OSError) as error:
             raise StoreError(f"{path}: not readable as JSON ({error})") from None
+
+
+class TestDetections:
+    """Detections and ground truth on the test split; see RunArtifacts.of_test_split."""
+
+    __test__ = False  # not a class of tests, whatever pytest takes its name for
+
+    def __init__(self, artifacts: RunArtifacts) -> None:
+        self._artifacts = artifacts
+
+    def detections(self, run_id: str) -> list[dict[str, Any]] | None:
+        """The run's detections in COCO's result format."""
+        results: list[dict[str, Any]] | None = self._artifacts.json(TEST_DETECTIONS, run_id)
+        return results
+
+    def ground_truth(self, run_id: str) -> dict[str, Any] | None:
+        """What they are compared with, in COCO's format."""
+        truth: dict[str, Any] | None = self._artifacts.json(TEST_GROUND_TRUTH, run_id)
+        return truth
 
 
 def number(value: float | None) -> float:

@@ -110,6 +110,7 @@ def _answer(view: StudyView, verdict: StudyVerdict) -> Answer:
         notes.append(_sentence(f"No verdict: {verdict.refused}"))
     if main is not None:
         notes += _headline_notes(main)
+    notes += [verdict.confirmation_line] if verdict.confirmation_line else []
     return Answer(_sentence(verdict.sentence), kind.replace(" ", "-"), tuple(notes))
 
 

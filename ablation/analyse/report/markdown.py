@@ -84,6 +84,7 @@ def report_text(view: StudyView, verdict: StudyVerdict, drawn: DrawnFigures) -> 
         f"# Study {escape_markdown(view.study.name)}",
         escape_markdown(view.study.description),
         f"**{escape_markdown(verdict.sentence)}.**",
+        escape_markdown(verdict.confirmation_line),
         "## Arms",
         markdown(Table.of(*arm_rows(view))),
         _list(notes(view, verdict)),

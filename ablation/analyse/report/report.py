@@ -112,7 +112,12 @@ def write_report(
     artifacts = artifacts or RunArtifacts(study)
     study = replace(study, missing=(*study.missing, *lost_detections(study, artifacts)))
     view = study_view(study, settings.metric, settings.level, artifacts)
-    verdict = judge(view, partial=settings.partial, generator=generator(0, "report"))
+    verdict = judge(
+        view,
+        partial=settings.partial,
+        generator=generator(0, "report"),
+        confirmation=settings.confirmation,
+    )
     view = judged(view, verdict)
     drawn = draw_figures(view, folder)
     examples = write_examples(view, verdict, artifacts, folder)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ablation.analyse.verdict.confirmation import StudyConfirmation
 from ablation.errors import UsageError
 from ablation.records import DEFAULT_LEVEL, DEFAULT_METRIC
 
@@ -28,6 +29,7 @@ class ReportSettings:
         partial: give a verdict although runs are missing.
         checks: the folder of `ablation check`'s results, for the section about the data; None: none.
         link: to the runs in MLflow's UI.
+        confirmation: of the study by `ablation confirm`; None: there was none.
 
     Raises:
         UsageError: the level is out of range.
@@ -38,6 +40,7 @@ class ReportSettings:
     partial: bool = False
     checks: Path | None = None
     link: Link = no_link
+    confirmation: StudyConfirmation | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.level < 1:

@@ -73,12 +73,13 @@ def image_level(
 
     Args:
         runs: rows with run_id and the metric; see table.runs_table.
-        metric: of the validation split; one that average_precision.part_of does not know has no image part.
-        detections: None: no run has any.
+        metric: of the val or test split; one that average_precision.part_of does not know has no image
+            part.
+        detections: on the split of the metric; None: no run has any.
         count: number of resamples.
     """
     part = part_of(metric)
-    if detections is None or part is None or not metric.startswith("val/"):
+    if detections is None or part is None or not metric.startswith(("val/", "test/")):
         return ImageLevel()
     resampled: dict[str, NDArray[np.float64]] = {}
     missing: dict[str, str] = {}

@@ -46,8 +46,9 @@ class Comparison:
         pairing_gain: (var a + var b) / var(a - b): so many times as many seeds would be needed
             without pairing; below 1, pairing did harm.
         verdict: one of VERDICTS.
-        more_seeds: further pairs after which a verdict is likely; None where none is needed, or where
-            no number would lead to one, which the note then says.
+        more_seeds: further pairs after which a verdict is likely, or with fewer than two pairs the least
+            number of them; None where none is needed, or where no number would lead to one, which the
+            note then says.
         note: what limits the verdict; may be empty.
     """
 
@@ -258,11 +259,13 @@ def _decide_without_pairs(comparison: Comparison, context: DecisionContext) -> C
 
 
 def _decide_with_few_pairs(comparison: Comparison, context: DecisionContext) -> Comparison:
-    pairs = "one pair" if comparison.n_pairs == 1 else f"{comparison.n_pairs} pairs"
-    missing = MIN_PAIRS - comparison.n_pairs
-    more_seeds, reason = _further_seeds(comparison, context) if comparison.n_pairs > 1 else (None, "")
-    note = f"{pairs} cannot tell; {MIN_PAIRS} are the least" + (f"; {reason}" if reason else "")
-    more_seeds = max(more_seeds or missing, missing)
+    few = "one pair cannot tell" if comparison.n_pairs == 1 else f"{comparison.n_pairs} pairs cannot tell"
+    few = f"{few}; {MIN_PAIRS} are the least"
+    if comparison.n_pairs == 1 and context.look is None:  # without a spread only the least number is known
+        missing = MIN_PAIRS - comparison.n_pairs
+        return replace(comparison, verdict=INCONCLUSIVE, more_seeds=missing, note=few)
+    more_seeds, reason = _further_seeds(comparison, context)
+    note = f"{few}; {reason}" if reason else few
     return replace(comparison, verdict=INCONCLUSIVE, more_seeds=more_seeds, note=note)
 
 
@@ -296,34 +299,34 @@ def _effect_note(comparison: Comparison, context: DecisionContext) -> str:
 
 
 def _further_seeds(comparison: Comparison, context: DecisionContext) -> tuple[int | None, str]:
-    """How many further seeds would tell, with power POWER, and a note on it."""
+    """How many further seeds would tell, with power POWER, and a note on it.
+
+    Planned for the margin, since the difference that was seen may be luck; for the difference that was
+    seen where no margin was declared, or where so many pairs are there already and the difference lies
+    near the margin. Without a number the note says why.
+    """
     if context.look is not None:
         return context.look.further()
     sd, n = comparison.seed_sd, comparison.n_pairs
     image_se = 0.0 if math.isnan(comparison.image_se) else comparison.image_se
-    seen = power.seeds_to_detect(comparison.difference, sd, POWER, context.strict_level, image_se)
-    if context.margin is None:
-        note = "seeds to find a difference as large as the one seen, for no margin was declared"
-    else:
+    note = "for a difference as large as the one seen, because no margin was declared"
+    if context.margin is not None:
         total = power.seeds_to_tell(context.margin, sd, POWER, context.level, image_se, context.family)
         if total is None:
             return None, _image_limit_note(context.margin, image_se, context)
         if total > n:
-            # Planned for the margin, since what was seen may be luck; but a reader sees how far off that is.
-            fewer = max((seen or total) - n, 1)
-            note = f"{fewer} if the difference is as large as seen" if fewer < total - n else ""
-            return total - n, note
-        # Enough to find the margin or to show equality, and yet neither: it lies in between.
+            return total - n, ""
         note = "the difference lies near the margin"
-    if seen is None:
-        return None, note + "; no number of seeds would tell"
-    return max(seen - n, 1), note
+    total = power.seeds_to_detect(comparison.difference, sd, POWER, context.strict_level, image_se)
+    if total is None:
+        return None, f"no number of seeds would tell a difference of {comparison.difference:+.2g} from none"
+    return max(total - n, 1), note
 
 
 def _image_limit_note(margin: float, image_se: float, context: DecisionContext) -> str:
     """No number of seeds tells because of the images: how many times as many images would be needed."""
     if image_se == 0:
-        return f"more than {power.MOST_PAIRS:,} seeds would be needed"
+        return f"no number of seeds up to {power.MOST_PAIRS:,} would tell"
     # Without any seed noise: the largest image_se at which the margin is found and equality is shown.
     from scipy.stats import norm
 

@@ -43,6 +43,7 @@ FREE = (
     "data.max_pixels",
     "data.val_share",
     "data.test_share",
+    "data.max_pixels",
     "data.cache",
     "data.cache_dir",
     "model.anchors",  # the numbers are in model.anchors_px

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ablation.analyse.statistics.image_resampling import ImageLevel
 from ablation.analyse.statistics.paired import Comparison
 from ablation.analyse.verdict.comparisons import ArmRuns
+from ablation.analyse.verdict.confirmation import StudyConfirmation
 from ablation.analyse.verdict.declaration import DeclaredTerms
 from ablation.analyse.verdict.headline import Headline
 from ablation.analyse.view import StudyView
@@ -24,6 +25,7 @@ class Findings:
         images: AP of the runs on resampled images.
         family: number of arms that are tested together.
         refused: why there is no verdict; empty where there is one.
+        confirmation: of the study on fresh seeds; None: it was not confirmed.
     """
 
     view: StudyView
@@ -34,3 +36,4 @@ class Findings:
     images: ImageLevel
     family: int
     refused: str
+    confirmation: StudyConfirmation | None = None

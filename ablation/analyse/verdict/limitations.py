@@ -29,17 +29,21 @@ def limitations(findings: Findings) -> list[str]:
     lines += _several_arms(findings)
     lines += coverage_limit(findings.comparisons, findings.images, int(view.runs["valid"].sum()))
     if headline is not None and max(headline.arms) > 1:
-        lines.append(_choice(headline, view.metric))
-    lines.append(_scope(view))
+        lines.append(_choice(headline, view.metric, confirmed=findings.confirmation is not None))
+    scope = "It holds for this data set, network, length of training and criterion"
+    lines.append(f"{scope}; {_test_split(findings)}.")
     return lines
 
 
-def _scope(view: StudyView) -> str:
-    scope = "It holds for this data set, network, length of training and criterion"
-    if not view.test_runs:
-        return f"{scope}; the test split has not been read."
-    runs = "1 run" if view.test_runs == 1 else f"{view.test_runs} runs"
-    return f"{scope}. The test split was read for {runs}, so it cannot confirm another choice."
+def _test_split(findings: Findings) -> str:
+    """Who read the test split, from the metrics of the runs."""
+    view = findings.view
+    if view.test_runs:
+        runs = "1 run was" if view.test_runs == 1 else f"{view.test_runs} runs were"
+        return f"{runs} evaluated on the test split"
+    if findings.confirmation is not None:
+        return "its own runs have not read the test split, those of its confirmation have"
+    return "the test split has not been read"
 
 
 def _tuning(headline: Headline | None) -> list[str]:
@@ -116,7 +120,7 @@ def _several_arms(findings: Findings) -> list[str]:
     ]
 
 
-def _choice(headline: Headline, metric: str) -> str:
+def _choice(headline: Headline, metric: str, confirmed: bool) -> str:
     focal, bce = headline.arms
     text = (
         f"The best of {focal} focal {'arm' if focal == 1 else 'arms'} and of {bce} BCE "
@@ -127,5 +131,6 @@ def _choice(headline: Headline, metric: str) -> str:
         return f"{text}; with fewer than 2 common seeds the effect of that choice cannot be estimated."
     return (
         f"{text}; {headline.optimism.value:+.3f} of the difference is expected to come from that choice, "
-        f"which leaves {headline.corrected:+.3f} {metric}. Fresh seeds and the test split would confirm it."
+        f"which leaves {headline.corrected:+.3f} {metric}."
+        + ("" if confirmed else " Fresh seeds and the test split would confirm it (`ablation confirm`).")
     )

@@ -53,12 +53,17 @@ def of_comparison(comparison: Comparison, opponent: str, metric: str, margin: fl
     if comparison.verdict == EQUIVALENT:
         inside = f"within the margin of {margin:g}" if margin is not None else "within the margin"
         return f"no useful difference, {pair}: {numbers}, {inside}"
-    more = ""
-    if comparison.more_seeds is not None:
-        count = comparison.more_seeds
-        more = f"; about {count:,} more {'seed' if count == 1 else 'seeds'} would tell"
-    note = f" ({comparison.note})" if comparison.note else ""
-    return f"not enough to tell, {pair}: {numbers}{more}{note}"
+    details = "; ".join(text for text in (_further_seeds(comparison), comparison.note) if text)
+    return f"not enough to tell, {pair}: {numbers}" + (f"; {details}" if details else "")
+
+
+def _further_seeds(comparison: Comparison) -> str:
+    """'about 9 more seeds would tell'; '' where there is no number, and the note says why."""
+    count = comparison.more_seeds
+    if count is None:
+        return ""
+    seeds = f"{count:,} more {'seed' if count == 1 else 'seeds'}"
+    return f"about {seeds} would tell" if comparison.n_pairs > 1 else f"at least {seeds} are needed"
 
 
 def _varied_besides(findings: Findings, comparison: Comparison) -> str:

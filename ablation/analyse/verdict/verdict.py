@@ -24,6 +24,7 @@ from ablation.analyse.tables import completeness
 from ablation.analyse.tables.settings import BASELINE_LOSS
 from ablation.analyse.verdict import sentence
 from ablation.analyse.verdict.comparisons import ArmRuns, StudyTerms, with_comparisons
+from ablation.analyse.verdict.confirmation import StudyConfirmation
 from ablation.analyse.verdict.coverage import coverage
 from ablation.analyse.verdict.declaration import DeclaredTerms, declared_terms
 from ablation.analyse.verdict.findings import Findings
@@ -51,6 +52,7 @@ class StudyVerdict:
         covers: what the intervals cover, see coverage.coverage.
         family: how many arms are tested together.
         looks: of a study that declared looks: the headline's comparison at each that has come due.
+        confirmation: what fresh seeds and the test split said about the choice; None: not confirmed.
     """
 
     sentence: str
@@ -64,6 +66,16 @@ class StudyVerdict:
     covers: str
     family: int
     looks: tuple[tuple[DueLook, Comparison], ...] = ()
+    confirmation: StudyConfirmation | None = None
+
+    @property
+    def confirmation_line(self) -> str:
+        """The confirmation in a sentence; "" where there is none."""
+        if self.confirmation is None:
+            return ""
+        best = None if self.headline is None else (self.headline.focal, self.headline.bce)
+        others = "" if best == self.confirmation.finalists else " The best arms now are others than these."
+        return self.confirmation.line + others
 
     def of(self, arm: str) -> Comparison | None:
         """The verdict on an arm against the baseline; None for the baseline itself."""
@@ -77,6 +89,7 @@ def judge(
     generator: np.random.Generator,
     margin: float | None = None,
     artifacts: DetectionSource | None = None,
+    confirmation: StudyConfirmation | None = None,
 ) -> StudyVerdict:
     """Compare every arm with the baseline, the best focal arm with the best BCE arm, and decide.
 
@@ -94,12 +107,13 @@ def judge(
         generator: for the resamples of images and the splits of seeds; equal generators give equal results.
         margin: only where the study declared none; the text then says that it came afterwards.
         artifacts: the runs' stored detections; None: those of the view, if it has any.
+        confirmation: of this study on fresh seeds, where there was one.
     """
     declaration = declared_terms(view, margin)
     refused = view.held.refusal or completeness.refusal(view.runs, view.metric, partial)
     refused = refused or ("" if partial else _not_found(view.study.missing))
     arms = _arms(view)
-    images = _images(view, arms, view.artifacts if artifacts is None else artifacts, generator)
+    images = _images(view, arms, artifacts or stored_detections(view), generator)
     terms = StudyTerms(
         view.level, declaration.margin, images, view.held, refused=bool(refused), prior=declaration.prior
     )
@@ -115,7 +129,9 @@ def judge(
     comparisons = [first_decided(entries) for entries in zip(*by_look, strict=True)]
     finalists = _first_headline(headlines)
     family = sum(declaration.in_family(arm.loss) for arm in arms if arm.arm != view.baseline)
-    findings = Findings(view, declaration, arms, comparisons, finalists, images, family, refused)
+    findings = Findings(
+        view, declaration, arms, comparisons, finalists, images, family, refused, confirmation
+    )
     return StudyVerdict(
         sentence=sentence.of_study(findings),
         arms=comparisons,
@@ -128,6 +144,7 @@ def judge(
         covers=coverage(comparisons),
         family=family,
         looks=tuple(looks),
+        confirmation=confirmation,
     )
 
 
@@ -138,6 +155,35 @@ def _first_headline(headlines: Sequence[Headline | None]) -> Headline | None:
         return None
     comparison = first_decided([entry.comparison for entry in known])
     return next(entry for entry in known if entry.comparison is comparison)
+
+
+def planned_comparison(
+    view: StudyView, arm: str, opponent: str, generator: np.random.Generator
+) -> Comparison:
+    """Two arms that were chosen beforehand, with a verdict; p_holm is p_t, as there is nothing to adjust for.
+
+    Where judge compares the same two arms and no others, it gives the same numbers.
+
+    Args:
+        view: its metric, level, declaration and detections count.
+        arm, opponent: their names; each has a row in the arms table.
+        generator: for the resamples of images.
+    """
+    arms = _arms(view)
+    images = _images(view, arms, stored_detections(view), generator)
+    declaration = declared_terms(view)
+    refused = bool(view.held.refusal)
+    terms = StudyTerms(view.level, declaration.margin, images, view.held, refused, declaration.prior)
+    by_name = {entry.arm: entry for entry in arms}
+    numbers = terms.compare(by_name[arm], by_name[opponent])
+    return terms.decide(numbers, by_name[arm], by_name[opponent], family=1)
+
+
+def stored_detections(view: StudyView) -> DetectionSource | None:
+    """The view's stored detections on the split that its metric was computed on."""
+    if view.artifacts is None or not view.metric.startswith("test/"):
+        return view.artifacts
+    return view.artifacts.of_test_split()
 
 
 def judged(view: StudyView, verdict: StudyVerdict) -> StudyView:

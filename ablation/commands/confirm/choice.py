@@ -11,20 +11,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from ablation.analyse.statistics.paired import MIN_PAIRS
 from ablation.errors import AblationError, UsageError
 from ablation.files import write_json
-from ablation.machine import resolve_device, set_up_torch
-from ablation.records import PlannedRun
-from ablation.study.plan_file import plan_file
+from ablation.records import Declaration, PlannedRun
 from ablation.study.relaunch import launch_arguments
-from ablation.tracking.mirror import Mirror
 from ablation.tracking.run_folder import RunFolder
-from ablation.tracking.store import Store
-from ablation.tracking.study_folder import read_plan, study_folder
-from ablation.training.evaluate import EvaluationSettings, evaluate
-from ablation.training.trained_run import load_run
+from ablation.tracking.study_folder import study_folder
 
 
 @dataclass(frozen=True)
@@ -68,44 +62,61 @@ def read_choice(folder: RunFolder, name: str = "confirm.json") -> Choice | None:
     return Choice(row["study"], tuple(row["finalists"]), tuple(row["seeds"]), row["metric"], row["time_ms"])
 
 
-def fix_choice(
+def choose(
     out: Path, study: str, finalists: tuple[str, str], seeds: Sequence[int], metric: str, used: set[int]
 ) -> Choice:
-    """Write the choice down, or find the same one there.
+    """The choice to confirm; the one that was written down before, where it is the same. Writes nothing.
 
     Args:
         used: seeds of the study, which had a part in the choice.
 
     Raises:
-        UsageError: a seed is not fresh, or another choice was confirmed before: a second look at
-            the test split would be a choice by the test split.
+        UsageError: a seed is not fresh, there are too few to decide anything, or another choice was
+            confirmed before: a second look at the test split would be a choice by the test split.
     """
-    stale = sorted(used & set(seeds))
-    if stale:
-        shown = ", ".join(map(str, stale))
+    if stale := sorted(used & set(seeds)):
+        numbers = ", ".join(map(str, stale))
         raise UsageError(
-            f"seeds: {shown} took part in the choice; give seeds that study {study} has not used"
+            f"seeds: {numbers} took part in the choice; give seeds that study {study} has not used"
         )
-    if len(set(seeds)) != len(seeds) or len(seeds) < 2:
-        raise UsageError(f"seeds={','.join(map(str, seeds))}: give at least two different seeds")
-    path = choice_file(out, study)
     choice = Choice(study, finalists, tuple(seeds), metric, round(time.time() * 1000))
+    path = choice_file(out, study)
     former = read_choice(RunFolder(path.parent))
-    if former is None:
-        write_json(path, vars(choice))
-        return choice
-    if not former.same_as(choice):
-        shown = ",".join(map(str, former.seeds))
+    if former is not None and former.same_as(choice):
+        return former
+    if former is not None:
+        numbers = ",".join(map(str, former.seeds))
         raise UsageError(
             f"{path}: this study's confirmation was fixed before, as {former.finalists[0]} against "
-            f"{former.finalists[1]} by {former.metric} on seeds={shown}; go on with those seeds. Another "
+            f"{former.finalists[1]} by {former.metric} on seeds={numbers}; go on with those seeds. Another "
             "choice after the test split was read would be chosen by it: ask a new study instead"
         )
-    return former
+    if len(set(seeds)) != len(seeds):
+        raise UsageError(f"seeds={','.join(map(str, seeds))}: each seed once")
+    if len(seeds) < MIN_PAIRS:
+        raise UsageError(
+            f"seeds={','.join(map(str, seeds))}: {len(seeds)} of them can never decide; {MIN_PAIRS} are the "
+            "least, and `ablation plan` says how many tell"
+        )
+    return choice
 
 
-def arguments(choice: Choice, planned: Sequence[PlannedRun], out: Path, extra: Sequence[str]) -> list[str]:
+def keep_choice(choice: Choice, out: Path) -> None:
+    """Write the choice down, before anything of it is trained."""
+    write_json(choice_file(out, choice.study), vars(choice))
+
+
+def arguments(
+    choice: Choice,
+    planned: Sequence[PlannedRun],
+    out: Path,
+    extra: Sequence[str],
+    declared: Declaration | None = None,
+) -> list[str]:
     """The arguments of `ablation train` for the confirmation: two arms, the fresh seeds.
+
+    Args:
+        declared: what the study declared; its margin and level hold for the confirmation too.
 
     Raises:
         AblationError: a finalist is not in the study's plan.
@@ -114,51 +125,14 @@ def arguments(choice: Choice, planned: Sequence[PlannedRun], out: Path, extra: S
     for arm in choice.finalists:
         if arm not in known:
             raise AblationError(f"study {choice.study}: its plan has no arm {arm!r}; launch the study again")
+    terms: dict[str, object] = {"looks": None, "prior_sd": None}  # one comparison, planned for all seeds
+    terms |= {} if declared is None else {"margin": declared.margin, "level": declared.level}
     return launch_arguments(
         {arm: known[arm] for arm in choice.finalists},
         choice.seeds,
         study=choice.name,
         out=out,
         description=f"The finalists of study {choice.study} on fresh seeds.",
-        analysis={"metric": choice.metric.replace("val/", "test/")},
+        analysis={"metric": choice.metric.replace("val/", "test/")} | terms,
         extra=extra,
     )
-
-
-def read_test(choice: Choice, out: Path, store: Store | None) -> int:
-    """Evaluate every finished run of the confirmation on the test split; returns how many there are.
-
-    Nothing is read before all of them have ended: else a look at the first could decide about the
-    others. A run that was evaluated is not evaluated again.
-
-    Raises:
-        AblationError: a run of the confirmation has not ended.
-        UsageError, DataError: the data set has no test split, or it is damaged.
-    """
-    planned = read_plan(plan_file(out, choice.name)).runs
-    folders = [RunFolder.of(out, choice.name, run.arm, run.seed, run.key) for run in planned]
-    open_ones = [folder for folder in folders if folder.state not in ("FINISHED", "DIVERGED")]
-    if open_ones:
-        raise AblationError(
-            f"{len(open_ones)} of {len(folders)} runs of {choice.name} have not ended "
-            f"({open_ones[0].path}: {open_ones[0].state}); the test split is read when all have"
-        )
-    finished = [folder for folder in folders if folder.state == "FINISHED"]
-    for folder in finished:
-        if not any("test/AP" in line["metrics"] for line in folder.metrics()):
-            _evaluate(folder)
-        Mirror(store, folder).finish(folder.artifacts())
-    return len(finished)
-
-
-def _evaluate(folder: RunFolder) -> None:
-    run = load_run(folder)
-    train = run.config.train
-    set_up_torch(train.threads, train.deterministic)
-    device = resolve_device(train.device)
-    settings = EvaluationSettings.of(train, device)
-    evaluation = evaluate(run.network.to(device), run.config.data.open_test(), run.classes, settings)
-    folder.write_json("detections/test_ground_truth.json", evaluation.ground_truth)
-    folder.write_json("detections/test.json", evaluation.results)
-    metrics: dict[str, Any] = {f"test/{name}": value for name, value in evaluation.metrics.items()}
-    folder.append_metrics(train.epochs, metrics)

@@ -16,8 +16,9 @@ def run(arguments: list[str]) -> int:
     store, seeds, out = args.store(), args.whole_numbers("seeds"), args.path("out")
     tracking = [f"tracking.{key}={args.text(key)}" for key in STORE if args.text(key)]
     confirmed = confirm(args.text("study"), seeds, out, store, args.overrides + tracking)
-    name = confirmed.choice.name
-    publish_files(store, name, [], "report", {"verdict": confirmed.test.sentence[:_LONGEST_TAG]})
+    choice, sentence = confirmed.choice, confirmed.confirmation.sentence[:_LONGEST_TAG]
+    publish_files(store, choice.name, [], "report", {"verdict": sentence})
+    publish_files(store, choice.study, [confirmed.path], "confirmation", {"confirmation": sentence})
     print("\n".join(confirmed.lines))
-    print(f"written to {args.text('out')}/{name}/confirmation.json")
+    print(f"written to {confirmed.path}; `ablation report study={choice.study}` shows it")
     return 0

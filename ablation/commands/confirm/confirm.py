@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
 from ablation.analyse.detections.run_files import RunArtifacts
+from ablation.analyse.statistics.paired import Comparison
+from ablation.analyse.verdict.confirmation import FILE, StudyConfirmation, read_confirmation
 from ablation.analyse.verdict.headline import Headline
-from ablation.analyse.verdict.verdict import judge
-from ablation.analyse.view import study_view
-from ablation.commands.confirm.choice import Choice, arguments, choice_file, fix_choice, read_test
-from ablation.commands.confirm.verdict import Confirmation, Kept, confirm_verdict
+from ablation.analyse.verdict.sentence import difference_text, of_comparison
+from ablation.analyse.verdict.verdict import judge, planned_comparison
+from ablation.analyse.view import StudyView, study_view
+from ablation.commands.confirm.choice import Choice, arguments, choose, keep_choice
+from ablation.commands.confirm.test_split import read_test, require_test_split
 from ablation.errors import AblationError, UsageError
 from ablation.files import write_json
 from ablation.records import StudyRecord, declaration_that_counts, metric_and_level
@@ -25,143 +27,128 @@ from ablation.study import app
 from ablation.study.execute import shared_data
 from ablation.study.plan_file import require_same_data
 from ablation.tracking.store import Store
-from ablation.tracking.study_record import load_study
-
-TEST = ("detections/test_ground_truth.json", "detections/test.json")
-VAL = ("detections/ground_truth.json", "detections/val.json")
+from ablation.tracking.study_folder import study_folder
+from ablation.tracking.study_record import fetch_artifact, load_study
 
 
 @dataclass(frozen=True)
 class Confirmed:
-    """Everything a confirmation found.
+    """The result of a confirmation.
 
     Attributes:
-        val, test: the same comparison on fresh seeds, on the images that the choice was made with and
-            on images that had no say in it.
+        choice: what was confirmed.
+        confirmation: as it lies in the study's folder.
+        path: of that file.
         lines: for people.
     """
 
     choice: Choice
-    val: Confirmation
-    test: Confirmation
+    confirmation: StudyConfirmation
+    path: Path
     lines: list[str]
 
 
 def confirm(study: str, seeds: Sequence[int], out: Path, store: Store, extra: Sequence[str]) -> Confirmed:
-    """Choose, write the choice down, train, read the test split, compare.
+    """Choose, check, write the choice down, train, read the test split, compare.
+
+    Whatever can be refused is refused before anything is written or trained.
 
     Args:
-        seeds: that had no part in the choice.
+        seeds: at least 3, that had no part in the choice.
         extra: further overrides of `ablation train`, such as train.device or hydra/launcher.
 
     Raises:
-        UsageError: the study has no two finalists, or the seeds are not fresh.
+        UsageError: the study has no two finalists or no test split, or the seeds cannot confirm.
         AblationError: a run failed.
     """
     record = load_study(store, study, out)
-    declared = declaration_that_counts(record.declared)
     metric, level = metric_and_level(record.declared)
     if not metric.startswith("val/"):
         raise UsageError(f"study={study}: it compares {metric}; only a choice by val/... can be confirmed")
-    main = _finalists(record, metric, level)
+    finalists = _finalists(record, metric, level)
     used = {run.seed for run in record.runs} | {run.seed for run in record.planned}
-    choice = fix_choice(out, study, (main.focal, main.bce), seeds, metric, used)
-    launch = arguments(choice, record.planned, out, extra)
-    require_same_data(out, study, shared_data(app.study_runs(launch)[0]))
+    choice = choose(out, study, (finalists.focal, finalists.bce), seeds, metric, used)
+    launch = arguments(choice, record.planned, out, extra, declaration_that_counts(record.declared))
+    runs, _ = app.study_runs(launch)
+    require_test_split(study, runs)
+    require_same_data(out, study, shared_data(runs))
+    keep_choice(choice, out)
     app.main(launch)
     read_test(choice, out, store)
-    fresh = load_study(store, choice.name, out)
-    margin = declared.margin if declared is not None else None
-    names = (main.comparison.setting, main.bce_setting)
-    common = (choice, fresh, names, margin, level)
-    val = _compare(*common, metric, VAL, main.comparison.difference)
-    test = _compare(*common, metric.replace("val/", "test/"), TEST, math.nan)
-    confirmed = Confirmed(choice, val, test, _lines(choice, main, metric, val, test))
-    folder = choice_file(out, choice.name).parent
-    write_json(folder / "confirmation.json", {
-        "study": study, "finalists": list(choice.finalists), "seeds": list(choice.seeds),
-        "chosen": {"metric": metric, "difference": main.comparison.difference},
-        "val": _row(val), "test": _row(test), "sentence": test.sentence,
-    })  # fmt: skip
-    return confirmed
+    return _compared(choice, finalists, out, store)
 
 
 def _finalists(record: StudyRecord, metric: str, level: float) -> Headline:
     view = study_view(record, metric, level)
+    if view.held.refusal:
+        raise UsageError(f"study={record.name}: its finalists cannot be chosen: {view.held.refusal}")
     # Missing or pruned arms do not matter here: however the choice was made, it is confirmed afresh.
-    main = judge(view, partial=True, generator=generator(0, "report"), artifacts=None).headline
-    if main is None:
+    finalists = judge(view, partial=True, generator=generator(0, "report")).headline
+    if finalists is None:
         raise UsageError(
             f"study={record.name}: needs a finished arm of BCE and one of another loss to choose finalists"
         )
-    return main
+    return finalists
 
 
-def _compare(
-    choice: Choice,
-    fresh: StudyRecord,
-    settings: tuple[str, str],
-    margin: float | None,
-    level: float,
-    metric: str,
-    files: tuple[str, str],
-    before: float,
-) -> Confirmation:
-    artifacts = RunArtifacts(fresh)
-    runs = [run for run in fresh.runs if run.seed in choice.seeds]
-    values: list[pd.Series] = []
-    kept: list[dict[int, Kept]] = []
-    diverged: list[int] = []
-    for arm in choice.finalists:
-        own = [run for run in runs if run.arm == arm]
-        done = [run for run in own if run.state == "FINISHED" and metric in run.metrics]
-        values.append(pd.Series({run.seed: run.metrics[metric] for run in done}, dtype=float))
-        diverged.append(sum(run.state == "DIVERGED" for run in own))
-        found: dict[int, Kept] = {}
-        for run in done:
-            truth: Any = artifacts.json(files[0], run.run_id)
-            results: Any = artifacts.json(files[1], run.run_id)
-            if truth is not None and results is not None:
-                found[run.seed] = (truth, results)
-        kept.append(found)
-    if values[0].empty and values[1].empty:
-        raise AblationError(f"study {fresh.name}: no run has finished with {metric}")
-    both = {seed: (kept[0][seed], kept[1][seed]) for seed in kept[0] if seed in kept[1]}
-    random: np.random.Generator = generator(0, "report")
-    return confirm_verdict(
-        values[0], values[1], names=choice.finalists, settings=settings, metric=metric, margin=margin,
-        level=level, before=before, diverged=(diverged[0], diverged[1]), planned=len(choice.seeds),
-        kept=both, generator=random,
-    )  # fmt: skip
+def _compared(choice: Choice, finalists: Headline, out: Path, store: Store) -> Confirmed:
+    """Compare the finalists on the fresh seeds, and write the result into the study's folder.
 
-
-def _lines(choice: Choice, main: Headline, metric: str, val: Confirmation, test: Confirmation) -> list[str]:
-    seeds = main.comparison.n_pairs
-    chosen = (
-        f"chosen on {seeds} {'seed' if seeds == 1 else 'seeds'}: {main.comparison.difference:+.3f} {metric}"
+    The report of the fresh seeds' own study makes the same comparison with the same numbers.
+    """
+    fresh = load_study(store, choice.name, out)
+    artifacts = RunArtifacts(fresh, lambda run_id, path: fetch_artifact(store, run_id, path))
+    test_metric, level = metric_and_level(fresh.declared)
+    declared = declaration_that_counts(fresh.declared)
+    views = {metric: study_view(fresh, metric, level, artifacts) for metric in (choice.metric, test_metric)}
+    val, test = (_comparison(choice, view) for view in views.values())
+    margin = None if declared is None else declared.margin
+    before = finalists.comparison
+    sentence = of_comparison(test, finalists.bce_setting, test_metric, margin)
+    folder = study_folder(out, choice.study)
+    confirmation = StudyConfirmation(
+        study=choice.name,
+        finalists=choice.finalists,
+        seeds=choice.seeds,
+        time_ms=round(time.time() * 1000),
+        metric=test_metric,
+        chosen={"metric": choice.metric} | _row(before),
+        val={"metric": choice.metric} | _row(val),
+        test={"metric": test_metric} | _row(test),
+        sentence=f"on fresh seeds {sentence}; it was {before.difference:+.3f} {choice.metric} when chosen",
     )
-    if math.isfinite(main.corrected):
-        chosen += f"; less the expected optimism of the choice: {main.corrected:+.3f}"
-    return [
-        f"{main.comparison.setting} against {main.bce_setting}",
-        f"  {chosen}",
-        f"  fresh seeds, {metric}: {_number(val)}",
-        f"  fresh seeds, {metric.replace('val/', 'test/')}: {_number(test)}",
-        f"{test.sentence}",
+    former = read_confirmation(folder)
+    if former is not None and dataclasses.replace(former, time_ms=confirmation.time_ms) == confirmation:
+        confirmation = former  # made before, and the same
+    write_json(folder / FILE, confirmation.to_json())
+    lines = _lines(confirmation, finalists, val, test)
+    return Confirmed(choice, confirmation, folder / FILE, lines)
+
+
+def _comparison(choice: Choice, view: StudyView) -> Comparison:
+    missing = [arm for arm in choice.finalists if arm not in set(view.arms["arm"])]
+    if missing or not view.runs["valid"].any() or view.metric not in view.runs.columns:
+        raise AblationError(f"study {choice.name}: no run has finished with {view.metric}")
+    return planned_comparison(view, *choice.finalists, generator(0, "report"))
+
+
+def _lines(
+    confirmation: StudyConfirmation, finalists: Headline, val: Comparison, test: Comparison
+) -> list[str]:
+    before = finalists.comparison
+    seeds = "1 seed" if before.n_pairs == 1 else f"{before.n_pairs} seeds"
+    chosen = f"chosen on {seeds}: {before.difference:+.3f} {confirmation.chosen['metric']}"
+    if math.isfinite(finalists.corrected):
+        chosen += f"; less the expected optimism of the choice: {finalists.corrected:+.3f}"
+    fresh = [
+        f"  fresh seeds, {row['metric']}: {difference_text(comparison)} on {comparison.n_pairs} pairs"
+        for row, comparison in ((confirmation.val, val), (confirmation.test, test))
     ]
+    return [f"{before.setting} against {finalists.bce_setting}", f"  {chosen}", *fresh, confirmation.sentence]
 
 
-def _number(one: Confirmation) -> str:
-    numbers = one.comparison
-    text = f"{numbers.difference:+.3f}"
-    if math.isfinite(numbers.low):
-        text += f" [{numbers.low:+.3f}, {numbers.high:+.3f}]"
-    return f"{text} on {numbers.n_pairs} pairs"
-
-
-def _row(one: Confirmation) -> dict[str, Any]:
-    numbers = one.comparison
-    values = {name: getattr(numbers, name) for name in ("difference", "low", "high", "p_t", "tost_p")}
-    # NaN is no JSON
+def _row(comparison: Comparison) -> dict[str, Any]:
+    """The numbers of a comparison as JSON, which has no NaN."""
+    values = {name: getattr(comparison, name) for name in ("difference", "low", "high", "p_t", "tost_p")}
     plain = {name: value if math.isfinite(value) else None for name, value in values.items()}
-    return {**plain, "pairs": numbers.n_pairs, "verdict": numbers.verdict, "note": numbers.note}
+    return {**plain, "pairs": comparison.n_pairs, "verdict": comparison.verdict, "note": comparison.note}

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +15,11 @@ import pytest
 from helpers.planted import truths_of
 from helpers.synthetic import bce, focal, grid, run, study, with_state
 
+from ablation.analyse.detections.run_files import RunArtifacts
 from ablation.analyse.statistics.paired import DecisionContext, compare, decide
 from ablation.analyse.statistics.power import power_of_difference, power_of_equivalence
-from ablation.analyse.verdict.verdict import StudyVerdict, judge, judged
+from ablation.analyse.verdict.verdict import StudyVerdict, judge, judged, planned_comparison
 from ablation.analyse.view import study_view
-from ablation.commands.confirm.verdict import confirm_verdict
 from ablation.records import Declaration, RunRecord, StudyRecord
 from ablation.rng import generator
 
@@ -268,24 +271,58 @@ def test_kept_detections_widen_the_interval_to_other_images() -> None:
     assert any("not the logged" in text for text in say(plain, artifacts=stored).limitations)
 
 
-def test_confirmation_is_one_planned_comparison() -> None:
-    a, b = (
-        pd.Series([0.43, 0.44, 0.46, 0.44], [10, 11, 12, 13]),
-        pd.Series([0.41, 0.42, 0.42, 0.42], [10, 11, 12, 13]),
+def fresh(seeds: range, diverged: tuple[int, ...] = ()) -> StudyRecord:
+    """The finalists of a study on fresh seeds, with their values on test."""
+    values = {0: (0.43, 0.41), 1: (0.44, 0.42), 2: (0.46, 0.42), 3: (0.44, 0.42)}
+    record = StudyRecord(
+        "s", [run(arm, s, values[s][i]) for i, arm in enumerate((focal(0.5, 1), bce(4.0))) for s in seeds]
     )
-    found = confirm_verdict(a, b, names=("f", "bce"), settings=("focal", "bce"), metric="test/AP",
-                            margin=0.01,
-                            before=0.035, generator=generator(0, "confirm"))  # fmt: skip
-    assert found.comparison.verdict == "better" and found.comparison.p_holm == found.comparison.p_t
-    assert found.shrunk == pytest.approx(0.01)
-    assert (
-        "on fresh seeds focal is better than bce: +0.025" in found.sentence
-        and "+0.035 when" in found.sentence
+    runs = [dataclasses.replace(item, metrics={"test/AP": item.metrics["val/AP"]}) for item in record.runs]
+    record = declared(dataclasses.replace(record, runs=runs), dataclasses.replace(MARGIN, metric="test/AP"))
+    for seed in diverged:
+        record = with_state(record, focal(0.5, 1)[0], seed, "DIVERGED")
+    return record
+
+
+def test_a_planned_comparison_gives_the_numbers_of_the_verdict_without_adjustment() -> None:
+    view = study_view(fresh(range(4)), "test/AP")
+    names = (focal(0.5, 1)[0], bce(4.0)[0])
+    planned = planned_comparison(view, *names, generator(0, "verdict"))
+    assert planned.verdict == "better" and planned.p_holm == planned.p_t
+    assert planned.difference == pytest.approx(0.025)
+    result = judge(view, partial=False, generator=generator(0, "verdict"))
+    assert result.headline is not None and result.headline.comparison == planned
+    lost = planned_comparison(study_view(fresh(range(4), (3,)), "test/AP"), *names, generator(0, "verdict"))
+    assert lost.verdict == "inconclusive"
+    gone = planned_comparison(
+        study_view(fresh(range(4), (0, 1, 2, 3)), "test/AP"), *names, generator(0, "verdict")
     )
-    lost = confirm_verdict(a[:3], b, names=("f", "bce"), settings=("focal", "bce"), metric="test/AP",
-                            margin=0.01,
-                           diverged=(1, 0), planned=4, generator=generator(0, "confirm"))  # fmt: skip
-    assert lost.comparison.verdict == "inconclusive"
+    assert gone.verdict == "worse" and gone.n_pairs == 0
+
+
+def test_what_is_said_about_the_test_split_is_read_from_the_runs() -> None:
+    on_test = judge(study_view(fresh(range(4)), "test/AP"), partial=False, generator=generator(0, "v"))
+    assert any("8 runs were evaluated on the test split" in text for text in on_test.limitations)
+    assert any("the test split has not been read" in text for text in say(pairs(0.1, 0.2, 0.3)).limitations)
+
+
+def test_the_number_of_further_seeds_is_one_quantity() -> None:
+    """It is printed at most once, and never beside "no number of seeds"."""
+    random = generator(0, "further seeds")
+    records = [pairs(*random.normal(0, scale, n)) for scale in (0, 1e-3, 0.01, 0.3) for n in (1, 2, 2, 3, 5)]
+    records += [pairs(0.02, -0.02), pairs(0, 0), pairs(1e-9, -1e-9), pairs(0.3, -0.3)]
+    for record in records:
+        for bare in (record, dataclasses.replace(record, declared=())):
+            result = say(bare)
+            (arm,) = result.arms
+            numbers = re.findall(r"([\d,]+) more seeds?", result.sentence)
+            assert len(numbers) <= 1 and "if the difference" not in result.sentence
+            if arm.verdict != "inconclusive":
+                assert numbers == [] and arm.more_seeds is None
+            elif arm.more_seeds is None:
+                assert numbers == [] and "no number of seeds" in result.sentence
+            else:
+                assert numbers == [f"{arm.more_seeds:,}"] and "no number" not in result.sentence
 
 
 def moved(record: StudyRecord, arm: str, seeds: set[int], **changes: Any) -> StudyRecord:
@@ -340,3 +377,25 @@ def test_arms_of_a_varied_setting_are_compared_and_the_sentence_names_it() -> No
     assert result.headline is not None and result.headline.comparison.verdict == "better"
     assert "optim.lr" in result.sentence and "optim.lr" in result.headline.comparison.note
     assert any("optim.lr" in text for text in result.limitations)
+
+
+def test_a_comparison_on_test_rests_on_the_detections_of_the_test_split(tmp_path: Path) -> None:
+    from ablation.training.evaluate import coco_metrics
+
+    runs = []
+    for arm, share in ((bce(), 0.6), (focal(0.5, 1), 0.75)):
+        for seed in range(3):
+            truth, results = truths_of(share, seed, arm[0])
+            value = coco_metrics(truth, results, ["thing"]).metrics["AP"]
+            folder = tmp_path / f"{arm[0]}-{seed}"
+            (folder / "detections").mkdir(parents=True)
+            (folder / "detections" / "test_ground_truth.json").write_text(json.dumps(truth))
+            (folder / "detections" / "test.json").write_text(json.dumps(results))
+            item = run(arm, seed, value)
+            runs.append(dataclasses.replace(item, metrics={"test/AP": value}, folder=str(folder)))
+    record = declared(StudyRecord("s", runs), dataclasses.replace(MARGIN, metric="test/AP"))
+    view = study_view(record, "test/AP", artifacts=RunArtifacts(record))
+    planned = planned_comparison(view, focal(0.5, 1)[0], "bce", generator(0, "report"))
+    assert math.isfinite(planned.image_se)
+    result = judge(view, partial=False, generator=generator(0, "report"))
+    assert result.arms == [planned] and result.covers == "other seeds and other images"
