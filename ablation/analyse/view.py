@@ -43,12 +43,6 @@ class StudyView:
         return f"{100 * self.level:g}%"
 
     @property
-    def test_runs(self) -> int:
-        """How many runs were evaluated on the test split."""
-        columns = [name for name in self.runs.columns if name.startswith("test/")]
-        return int(self.runs[columns].notna().any(axis=1).sum())
-
-    @property
     def n_text(self) -> str:
         """How many seeds stand behind the arms: 'n = 5 seeds per arm', 'n = 1 to 5 seeds per arm'."""
         n = self.arms.loc[self.arms["n"] > 0, "n"]
