@@ -78,7 +78,7 @@ def test_confirm_and_the_report_of_its_runs_give_one_number(confirmed: Path) -> 
     assert reported == [test[name] for name in ("difference", "low", "high", "p_t", "tost_p")]
     assert pd.notna(row["image_se"]) and row["verdict"] == test["verdict"] and row["n_pairs"] == test["pairs"]
     page = (confirmed / "runs" / "little_confirm" / "report" / "report.html").read_text()
-    assert "6 of them read the test split" in page and "none read the test split" not in page
+    assert "6 of them were evaluated on the test split" in page and "none read the test split" not in page
     assert "has not been read" not in page
 
 
