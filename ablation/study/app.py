@@ -111,7 +111,7 @@ def main(arguments: list[str]) -> RunConfig | None:
     shell_arguments, sys.argv = sys.argv, ["ablation train", *_flags_last(with_search_path(arguments, root))]
     try:
         entry()
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, RecursionError) as error:
         raise UsageError(explain(error)) from error
     finally:
         sys.argv = shell_arguments
@@ -145,7 +145,7 @@ def composed(overrides: list[str]) -> DictConfig:
     try:
         with initialize_config_dir(str(root / "conf"), version_base="1.3", job_name="ablation"):
             return compose("train", with_search_path(prepared(overrides, multirun=False), root))
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, RecursionError) as error:
         raise UsageError(explain(error)) from error
 
 
@@ -179,5 +179,5 @@ def study_runs(arguments: list[str]) -> tuple[list[Prepared], Capacity]:
                 raise UsageError("hydra/sweeper: ablation plan knows the runs of hydra/sweeper=study only")
             runs = planner.plan(list(config.hydra.overrides.task))
             return runs, capacity_of(config.hydra.launcher, runs)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, RecursionError) as error:
         raise UsageError(explain(error)) from error

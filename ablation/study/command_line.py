@@ -92,6 +92,8 @@ def explain(error: BaseException) -> str:
     """Hydra's error over many lines -> one that names the key, what was found, what would be right."""
     if isinstance(error.__cause__, AblationError):  # ours, on the way through Hydra's instantiate
         return str(error.__cause__)
+    if isinstance(error, RecursionError):
+        return "defaults: the list of a file leads back to that file; a sweep must not name itself"
     text = str(error)
     override = getattr(error, "override", None)
     missing = re.search(r"Could not find '([^']+)/([^'/]+)'", text)

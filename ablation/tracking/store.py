@@ -320,6 +320,8 @@ class Store:
         """The final tags and the final status of a run."""
         client = self.client()
         client.log_batch(run, tags=[RunTag(key, value) for key, value in self._portable(tags).items()])
+        if ended_ms is not None:  # the clock may have been set back since it started
+            ended_ms = max(ended_ms, int(client.get_run(run).info.start_time or 0))
         client.set_terminated(run, status, ended_ms)
 
     def _check(self, path: Path) -> None:

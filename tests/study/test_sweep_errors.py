@@ -31,6 +31,7 @@ def planned(folder: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> in
         (b"study: [", r"mine\.yaml:\d:1: not YAML"),
         (b"foo bar: baz: x", r"mine\.yaml:2:13: not YAML"),
         (b"study: s\ndescription: caf\xe9", r"mine\.yaml:3:17: the byte 0xe9"),
+        (b"defaults:\n  - /sweeps: mine\nstudy: s", r"defaults: .* leads back"),
         (BOMB, r"mine\.yaml:\d:\d+: more than 200,000 values"),
         (b"study: a\nstudy: b", r"mine\.yaml:3:1: .*twice"),
         (b"- a", r"mine\.yaml:1:1: found a list"),
