@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from helpers.command import TINY, ablation, error_line, run_folders
 
 STUDY = """
@@ -32,10 +33,14 @@ def settled(folder: Path) -> dict[str, object]:
 
 
 def test_settle_stops_at_its_budget_goes_on_and_the_report_agrees(tmp_path: Path) -> None:
+    """With one arm a side there is nothing to explore: four pairs decide."""
     folder = project(tmp_path)
+    (folder / "sweeps" / "q.yaml").write_text(
+        STUDY.replace("  - {loss: bce, loss.pos_weight: 2}\n", "").replace("[1, 2]", "2")
+    )
     stopped = ablation(folder, *ARGUMENTS, "budget_runs=5")
     assert "budget_runs=5" in stopped.stdout and "No answer yet" in stopped.stdout
-    assert len(run_folders(folder)) == 4  # one seed of each arm; the next step would have been too much
+    assert run_folders(folder) == []  # the next step would have been too much
 
     ended = ablation(folder, *ARGUMENTS)
     state = settled(folder)
@@ -43,16 +48,25 @@ def test_settle_stops_at_its_budget_goes_on_and_the_report_agrees(tmp_path: Path
     assert isinstance(looks, list) and len(looks) == 1 and looks[0]["planned"] == 4
     assert state["verdict"] == "equivalent"  # tiny networks learn nothing: all AP lie far within the margin
     assert ended.stdout.startswith("No useful difference")
-    finished = len(run_folders(folder))
-
-    again = ablation(folder, *ARGUMENTS)
-    assert again.stdout == ended.stdout and len(run_folders(folder)) == finished  # nothing is trained again
+    assert len(run_folders(folder)) == 8
 
     report = ablation(folder, "report", "study=q_decide").stdout
     assert "no useful difference" in report.lower()
 
     other = ablation(folder, *ARGUMENTS[:2], "max_seeds=6", *ARGUMENTS[3:], check=2)
     assert "decide_seeds" in error_line(other)
+
+
+@pytest.mark.slow
+def test_settle_explores_and_goes_the_same_way_again(tmp_path: Path) -> None:
+    folder = project(tmp_path)
+    ablation(folder, *ARGUMENTS, "budget_runs=5")
+    assert len(run_folders(folder)) == 4  # one seed of each arm
+    ended = ablation(folder, *ARGUMENTS)
+    state, finished = settled(folder), len(run_folders(folder))
+    assert state["verdict"] == "equivalent" and isinstance(state["rounds"], list) and len(state["rounds"]) > 1
+    again = ablation(folder, *ARGUMENTS)
+    assert again.stdout == ended.stdout and len(run_folders(folder)) == finished  # nothing is trained again
 
 
 def test_settle_needs_both_sides(tmp_path: Path) -> None:
