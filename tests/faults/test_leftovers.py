@@ -48,6 +48,7 @@ def record(
     run.set_state("RUNNING")
     mirror = Mirror(store, run, strict=True)
     mirror.start()
+    run.file("metrics.jsonl").unlink(missing_ok=True)  # a duplicate starts anew in the same folder
     run.append_metrics(1, {"val/AP": value})
     run.file("checkpoint-000001-0123456789abcdef.pt").touch()
     if state == "RUNNING":  # killed: nobody wrote how it ended
