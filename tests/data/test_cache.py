@@ -147,8 +147,10 @@ def test_a_whole_file_is_read_once_in_a_process(tmp_path: Path, monkeypatch: pyt
     for _ in range(2):
         cached(Counted(), mode="disk", folder=tmp_path, key="k").read(0)
         time.sleep(0.2)  # a file that has just been written is not trusted to stay
-    monkeypatch.setattr("xxhash.xxh3_128", None)
-    cached(Counted(), mode="disk", folder=tmp_path, key="k").read(0)
+    hashed, truth = [], Counted().read(0)
+    monkeypatch.setattr("xxhash.xxh3_128", lambda *content: hashed.append(content))
+    assert_array_equal(cached(Counted(), mode="disk", folder=tmp_path, key="k").read(0), truth)
+    assert not hashed
 
 
 def test_a_disk_that_returns_other_bytes_than_were_written_is_named(

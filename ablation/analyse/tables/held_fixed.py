@@ -40,7 +40,6 @@ FREE = (
     "data.root",
     "data.train_json",
     "data.val_json",
-    "data.max_pixels",
     "data.val_share",
     "data.test_share",
     "data.max_pixels",

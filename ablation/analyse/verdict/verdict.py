@@ -117,17 +117,7 @@ def judge(
     terms = StudyTerms(
         view.level, declaration.margin, images, view.held, refused=bool(refused), prior=declaration.prior
     )
-    by_look, headlines, looks = [], [], []
-    for stage in stages(view, declaration.looks, arms):
-        at_look = replace(terms, level=stage.level, look=stage.look)
-        by_look.append(_against_baseline(view, stage.arms, declaration, at_look))
-        decided = {(comparison.arm, comparison.against): comparison for comparison in by_look[-1]}
-        finalists = headline(stage.arms, at_look, decided, _tuned(view), generator)
-        headlines.append(finalists)
-        if stage.look is not None and stage.look.difference > NEVER and finalists is not None:
-            looks.append((stage.look, finalists.comparison))
-    comparisons = [first_decided(entries) for entries in zip(*by_look, strict=True)]
-    finalists = _first_headline(headlines)
+    comparisons, finalists, looks = _by_look(view, declaration, arms, terms, generator)
     family = sum(declaration.in_family(arm.loss) for arm in arms if arm.arm != view.baseline)
     findings = Findings(
         view, declaration, arms, comparisons, finalists, images, family, refused, confirmation
@@ -143,9 +133,33 @@ def judge(
         refused=refused,
         covers=coverage(comparisons),
         family=family,
-        looks=tuple(looks),
+        looks=looks,
         confirmation=confirmation,
     )
+
+
+def _by_look(
+    view: StudyView,
+    declaration: DeclaredTerms,
+    arms: list[ArmRuns],
+    terms: StudyTerms,
+    generator: np.random.Generator,
+) -> tuple[list[Comparison], Headline | None, tuple[tuple[DueLook, Comparison], ...]]:
+    """Every arm against the baseline, the headline, and the headline's comparison at each look.
+
+    A study without looks has one stage. With looks, the first decision of an arm counts.
+    """
+    by_look, headlines, looks = [], [], []
+    for stage in stages(view, declaration.looks, arms):
+        at_look = replace(terms, level=stage.level, look=stage.look)
+        by_look.append(_against_baseline(view, stage.arms, declaration, at_look))
+        decided = {(comparison.arm, comparison.against): comparison for comparison in by_look[-1]}
+        finalists = headline(stage.arms, at_look, decided, _tuned(view), generator)
+        headlines.append(finalists)
+        if stage.look is not None and stage.look.difference > NEVER and finalists is not None:
+            looks.append((stage.look, finalists.comparison))
+    comparisons = [first_decided(entries) for entries in zip(*by_look, strict=True)]
+    return comparisons, _first_headline(headlines), tuple(looks)
 
 
 def _first_headline(headlines: Sequence[Headline | None]) -> Headline | None:

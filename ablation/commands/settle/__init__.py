@@ -1,1 +1,1 @@
-"""`ablation settle`: explore, decide at declared looks, report."""
+"""`ablation settle`: explore, decide at declared looks."""

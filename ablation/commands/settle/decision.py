@@ -32,13 +32,14 @@ from ablation.analyse.statistics.sequential import (
 from ablation.analyse.verdict.verdict import judge
 from ablation.analyse.view import study_view
 from ablation.commands.settle.design import SettleDesign
+from ablation.errors import AblationError
 from ablation.records import StudyRecord
 from ablation.rng import generator
+from ablation.tracking.run_folder import DONE_STATES
 
 FUTILE = 0.1
 """Below this chance that any later look decides, going on is advised against; it is not forbidden."""
 GO_ON = "go on"
-ENDED = ("FINISHED", "DIVERGED")
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Decision:
     """Where the decision is.
 
     Attributes:
-        looks: those that have been taken.
+        looks: those that have been taken; none at the end where every run diverged before an evaluation.
         missing: (arm, seed) up to the next look that have not ended; empty at the end.
         estimate: median-unbiased difference once it has ended; NaN before, or without pairs.
         chance: that a later look decides; NaN before the first look and at the end.
@@ -100,18 +101,23 @@ def decide(
         record: the study of the decision; its declaration has the looks.
         finalists: the other loss, then BCE.
         prior: from the exploration, as the study declared it.
+
+    Raises:
+        AblationError: the runs cannot be compared; it says why.
     """
     sequential = design.sequential
     looks: list[Look] = []
-    if record.runs:
+    if any(design.metric in run.metrics for run in record.runs):  # else none has reached an evaluation
         view = study_view(record, design.metric, design.level, RunArtifacts(record))
         verdict = judge(view, partial=True, generator=generator(0, "report"))
+        if verdict.refused:
+            raise AblationError(f"study {record.name}: no verdict: {verdict.refused}")
         for due, comparison in verdict.looks:
             looks.append(_look(due.pairs, comparison, sequential))
             if looks[-1].verdict != GO_ON:
                 last = _estimate(record, design, finalists, looks[-1], prior)
                 return Decision(tuple(looks), (), last, math.nan)
-    ended = {(run.arm, run.seed) for run in record.runs if run.state in ENDED}
+    ended = {(run.arm, run.seed) for run in record.runs if run.state in DONE_STATES}
     pairs = sequential.looks[len(looks)]
     due_runs = [(arm, seed) for seed in design.decide_seeds[:pairs] for arm in finalists]
     missing = tuple(run for run in due_runs if run not in ended)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ablation.errors import AblationError
 from ablation.records import PlannedRun, StudyRecord
 from ablation.study import app
 from ablation.study.plan_file import plan_file
@@ -67,16 +68,28 @@ class Stage:
         return {(run.arm, run.seed): folder_of(self.out, self.study, run) for run in plan.runs}
 
     def results(self, metric: str) -> dict[tuple[str, int], float | None]:
-        """(arm, seed) -> the last value of the metric, None where the run diverged; finished runs only."""
+        """(arm, seed) -> the last value of the metric, None where the run diverged; finished runs only.
+
+        Raises:
+            AblationError: a run finished without a finite value, which another launch would not change.
+        """
         results: dict[tuple[str, int], float | None] = {}
         for place, folder in self.folders().items():
             state = folder.state
             if state == "DIVERGED":
                 results[place] = None
             elif state == "FINISHED":
-                values = [line["metrics"][metric] for line in folder.metrics() if metric in line["metrics"]]
-                if values and math.isfinite(values[-1]):
-                    results[place] = float(values[-1])
+                logged: dict[str, float] = {}
+                for line in folder.metrics():
+                    logged |= line["metrics"]
+                value = logged.get(metric, math.nan)
+                if not math.isfinite(value):
+                    names = ", ".join(sorted(name for name in logged if name.startswith("val/"))[:6])
+                    raise AblationError(
+                        f"{folder.path}: finished without a finite {metric}; analysis.metric must be "
+                        f"one that every run logs, such as {names}"
+                    )
+                results[place] = float(value)
         return results
 
     def hours(self) -> float:

@@ -1,4 +1,4 @@
-"""`ablation settle`: explore, decide on fresh seeds at declared looks, read the test split once.
+"""`ablation settle`: explore the arms, then decide on fresh seeds at declared looks.
 
 What comes next is computed anew from the finished runs before every launch (exploration.explore,
 decision.decide). Nothing else is remembered, so that the same command after a kill, with a larger budget
@@ -26,6 +26,7 @@ from ablation.commands.settle.design import (
 )
 from ablation.commands.settle.exploration import BCE, MOST_SEEDS, OTHERS, Exploration, explore
 from ablation.commands.settle.runs import Stage
+from ablation.errors import AblationError, UsageError
 from ablation.files import write_json
 from ablation.study import app
 from ablation.study.execute import Prepared
@@ -75,29 +76,32 @@ class Settled:
     stopped: str
 
 
-def settle(arguments: Sequence[str], *, max_seeds: int, budget: Budget, extra: Sequence[str] = ()) -> Settled:
+_OF_THE_LAUNCH = ("hydra/", "hydra.", "retry=", "replace=")
+"""Arguments that say how runs are launched. A run's command lacks them, so each launch is given them."""
+
+
+def settle(arguments: Sequence[str], *, max_seeds: int, budget: Budget) -> Settled:
     """Go on until the question is answered or the budget is spent.
 
     Args:
         arguments: of `ablation train -m`: the study's file and overrides; its seeds are not used.
         max_seeds: largest number of decision seeds.
-        extra: overrides for the launches only.
 
     Raises:
         UsageError: no BCE, no other loss, another design under this name.
-        AblationError: a run failed; the same command goes on.
+        AblationError: a run failed, or did not end; the same command goes on.
     """
-    return Settling(arguments, max_seeds, budget, extra).go_on()
+    return Settling(arguments, max_seeds, budget).go_on()
 
 
 class Settling:
     """One launch of `settle`."""
 
-    def __init__(
-        self, arguments: Sequence[str], max_seeds: int, budget: Budget, extra: Sequence[str]
-    ) -> None:
+    def __init__(self, arguments: Sequence[str], max_seeds: int, budget: Budget) -> None:
         runs, capacity = app.study_runs([*_without_seeds(arguments), f"seeds={list(range(MOST_SEEDS))}"])
         first = runs[0].config
+        if first.halving.enabled:
+            raise UsageError("halving.enabled: settle ends arms early in its own way; set it to false")
         self.slots, self.budget = capacity.slots, budget
         arms = {str(run.config.arm): run for run in reversed(runs)}
         self.design = declare(Path(first.out), _design(runs, max_seeds))
@@ -106,7 +110,7 @@ class Settling:
             description=f"Exploration of {self.design.study}: chooses a finalist of each side.",
             out=Path(first.out),
             arms={arm: run.planned for arm, run in arms.items()},
-            extra=list(extra),
+            extra=[argument for argument in arguments if argument.startswith(_OF_THE_LAUNCH)],
         )
         self.exploration = base
         self.decision = replace(
@@ -117,6 +121,7 @@ class Settling:
 
     def go_on(self) -> Settled:
         """Launch what is missing until nothing is."""
+        launched: tuple[tuple[str, int], ...] = ()
         while True:
             state = self.state()
             self._write(state)
@@ -124,6 +129,13 @@ class Settling:
                 return state
             stage = self.exploration if state.decision is None else self.decision
             missing = (state.exploration if state.decision is None else state.decision).missing
+            if missing == launched:  # what could not be trained once would be launched for ever
+                arm, seed = missing[0]
+                raise AblationError(
+                    f"study {stage.study}: {len(missing)} runs were launched and have not ended (the first: "
+                    f"{arm} seed {seed}); `ablation status study={stage.study}` says why. The same command "
+                    "goes on"
+                )
             stopped = self._over_budget(state.spent, len(missing))
             if stopped:
                 return replace(state, stopped=stopped)
@@ -131,6 +143,7 @@ class Settling:
                 log.info(line)
             arms = list(dict.fromkeys(arm for arm, _ in missing))
             stage.launch(arms, sorted({seed for _, seed in missing}), self._declared(state))
+            launched = missing
 
     def state(self) -> Settled:
         """From the finished runs alone."""
@@ -138,6 +151,7 @@ class Settling:
         results = self.exploration.results(design.metric)
         exploration = explore(design.arms, design.explore_seeds, results)
         decision = None
+        self.decision.results(design.metric)  # raises where a run lacks the metric
         if exploration.finalists:
             finalists = (exploration.finalists[OTHERS], exploration.finalists[BCE])
             decision = decide(self.decision.record(), design, finalists, exploration.spread)

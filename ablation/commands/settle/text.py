@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from ablation.analyse.statistics.paired import BETTER, EQUIVALENT, WORSE
-from ablation.commands.settle.decision import GO_ON, Look
+from ablation.commands.settle.decision import FUTILE, GO_ON, Look
 from ablation.commands.settle.exploration import BCE, OTHERS
 from ablation.commands.settle.settle import Settled
 
@@ -21,6 +21,8 @@ def answer(state: Settled) -> str:
     if state.exploration.lost:
         names = " and ".join("BCE" if side == BCE else "the other losses" for side in state.exploration.lost)
         return f"No answer: every arm of {names} diverged in the exploration."
+    if decision is not None and not decision.looks and not decision.missing:
+        return "No answer: every run of the decision diverged before it was evaluated."
     if decision is None or not decision.looks:
         return "No answer yet: the decision has not reached its first look."
     focal, bce = state.exploration.finalists[OTHERS], state.exploration.finalists[BCE]
@@ -53,7 +55,8 @@ def _next(state: Settled) -> list[str]:
         lines.append("The same command goes on.")
     if decision is not None and decision.looks:
         if decision.verdict == GO_ON and not math.isnan(decision.chance):
-            chance = f"decides with probability {decision.chance:.0%}"
+            advice = "; going on is hardly worth it" if decision.chance < FUTILE else ""
+            chance = f"decides with probability {decision.chance:.0%}{advice}"
             lines.append(f"A later look (up to {design.looks[-1]} pairs) {chance}.")
         if not math.isnan(decision.estimate):
             lines.append(f"Estimate corrected for stopping early: {decision.estimate:+.3f} {design.metric}.")

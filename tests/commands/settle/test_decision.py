@@ -14,6 +14,7 @@ from ablation.analyse.statistics.sequential import PriorSpread
 from ablation.commands.settle.decision import GO_ON, Decision, decide
 from ablation.commands.settle.design import SPENDING, SettleDesign
 from ablation.commands.settle.exploration import BCE, OTHERS
+from ablation.errors import AblationError
 from ablation.records import Declaration, PlannedRun, StudyRecord
 
 FOCAL, PLAIN = synthetic.focal(0.25, 2), synthetic.bce()
@@ -89,6 +90,30 @@ def test_a_loss_that_diverged_once_is_neither_better_nor_equivalent() -> None:
 def test_nothing_is_worse_than_a_bce_that_diverged() -> None:
     assert decided([0.4 + q for q in QUIET], [None, *[0.5] * 9]).verdict == INCONCLUSIVE
     assert decided([0.6 + q for q in QUIET], [None, *[0.5] * 9]).verdict == BETTER
+
+
+@pytest.mark.parametrize(("state", "missing"), [("RUNNING", 8), ("KILLED", 8), ("DIVERGED", 0)])
+def test_runs_that_were_never_evaluated_decide_nothing(state: str, missing: int) -> None:
+    """As a kill in the first epoch leaves them: the same command must go on."""
+    runs = [
+        dataclasses.replace(synthetic.run(arm, seed, 0.0, state), metrics={"train/loss": 1.0})
+        for seed in SEEDS[:4]
+        for arm in (FOCAL, PLAIN)
+    ]
+    planned = [PlannedRun(run.arm, run.seed, run.key, "") for run in runs]
+    state_now = decide(StudyRecord("q_decide", runs, planned), DESIGN, ARMS, None)
+    assert not state_now.looks and len(state_now.missing) == missing
+
+
+def test_runs_that_differ_in_more_than_the_loss_are_an_error() -> None:
+    runs = [
+        synthetic.run(arm, seed, 0.5, extra={"train.epochs": "30" if arm == FOCAL else "20"})
+        for seed in SEEDS[:4]
+        for arm in (FOCAL, PLAIN)
+    ]
+    planned = [PlannedRun(run.arm, run.seed, run.key, "") for run in runs]
+    with pytest.raises(AblationError, match=r"train\.epochs"):
+        decide(StudyRecord("q_decide", runs, planned), DESIGN, ARMS, None)
 
 
 def test_the_spread_of_the_exploration_withholds_a_lucky_agreement() -> None:
