@@ -113,6 +113,20 @@ class Run:
 
     # the run
 
+    def train_loader(self) -> TrainLoader:
+        """The training batches of every epoch; to be closed."""
+        train = self.config.train
+        return TrainLoader(
+            self.data.train,
+            seed=self.config.seed,
+            epochs=train.epochs,
+            batch_size=train.batch_size,
+            size_px=train.size_px,
+            augment=self.config.augment,
+            workers=train.workers,
+            multi_scale=train.multi_scale,
+        )
+
     def fit(self) -> str:
         """Train from the newest checkpoint, or from the start, to the end.
 
@@ -124,17 +138,7 @@ class Run:
         """
         train = self.config.train
         first = self.resume()
-        loader = TrainLoader(
-            self.data.train,
-            seed=self.config.seed,
-            epochs=train.epochs,
-            batch_size=train.batch_size,
-            size_px=train.size_px,
-            augment=self.config.augment,
-            workers=train.workers,
-            multi_scale=train.multi_scale,
-        )
-        with contextlib.closing(loader):
+        with contextlib.closing(self.train_loader()) as loader:
             if first == 0:
                 self.prepare()
             for epoch in range(first, train.epochs):

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from ablation.config import RunConfig
 from ablation.data.dataset import Image, Split
-from ablation.data.loader import TrainLoader
 from ablation.errors import AblationError
 from ablation.machine import resolve_device, set_up_torch
 from ablation.study.execute import Prepared, open_data
@@ -75,17 +74,7 @@ def _timed(config: RunConfig) -> tuple[float, float, float]:
 
 def _steps(run: Run) -> float:
     """Seconds for one training image, loading included."""
-    train = run.config.train
-    loader = TrainLoader(
-        run.data.train,
-        seed=run.config.seed,
-        epochs=train.epochs,
-        batch_size=train.batch_size,
-        size_px=train.size_px,
-        augment=run.config.augment,
-        workers=train.workers,
-        multi_scale=train.multi_scale,
-    )
+    train, loader = run.config.train, run.train_loader()
     run.model.freeze_backbone(train.freeze_backbone_epochs > 0)
     run.model.train()
     done, began, last = 0, time.perf_counter(), 0.0
