@@ -27,7 +27,7 @@ demo: $(VENV)/.installed  ## a small study on generated images, and its figures
 	@$(BIN)/ablation report study=demo
 
 .PHONY: test
-test: $(VENV)/.installed  ## the test suite, about 7.5 minutes on two cores
+test: $(VENV)/.installed  ## the test suite, about 8 minutes on two cores
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: test-slow
