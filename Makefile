@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := test
+# Whole files, so that what a file's tests share is made once, in the order that tests/conftest.py gives.
+TWO_WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -28,7 +30,7 @@ demo: $(VENV)/.installed  ## a small study on generated images, and its figures
 
 .PHONY: test
 test: $(VENV)/.installed  ## the test suite, about 8 minutes on two cores
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest $(TWO_WORKERS)
 
 .PHONY: test-slow
 test-slow: $(VENV)/.installed  ## the tests that take long
@@ -50,7 +52,7 @@ lint: $(VENV)/.lint  ## ruff and mypy
 
 .PHONY: coverage
 coverage: $(VENV)/.installed  ## the test suite with the lines that it runs counted
-	$(BIN)/python -m pytest -n 2 --cov --cov-report=term --cov-report=xml
+	$(BIN)/python -m pytest $(TWO_WORKERS) --cov --cov-report=term --cov-report=xml
 
 .PHONY: docs
 docs: $(VENV)/.docs  ## the documentation as a site in site/, links checked

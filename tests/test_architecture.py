@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parent.parent
-PACKAGE = ROOT / "ablation"
+from helpers.sources import FILES, PACKAGE, ROOT, imports
 
 # Each room may import those below it and, inside a folder, its own files.
 ROOMS = (
@@ -30,20 +27,7 @@ ROOMS = (
     ),
 )
 HEIGHT = {room: -depth for depth, room in enumerate(ROOMS)}
-FILES = sorted(PACKAGE.rglob("*.py"))
 MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in FILES}
-
-
-def imports(path: Path) -> set[str]:
-    """Full names of the modules a file imports, wherever in the file."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: a relative import"
-            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
-    return found
 
 
 def module(path: Path) -> str:
@@ -54,7 +38,7 @@ def room(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imported_modules(path: Path) -> set[str]:
+def imported_modules(path: Path) -> frozenset[str]:
     """The package's own modules that a file imports, late imports included."""
     return (imports(path) & MODULES) - {module(path)}
 

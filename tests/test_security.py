@@ -3,19 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 
-from helpers.command import ROOT
-
-FILES = sorted((ROOT / "ablation").rglob("*.py"))
-
-
-def calls() -> Iterator[tuple[str, str, ast.Call]]:
-    """Every call in the package: where it stands, what is called (as written), and the call."""
-    for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call):
-                yield f"{path.relative_to(ROOT)}:{node.lineno}", ast.unparse(node.func), node
+from helpers.sources import FILES, calls, nodes
 
 
 def test_every_torch_load_takes_weights_only_and_nothing_else_unpickles() -> None:
@@ -25,7 +14,7 @@ def test_every_torch_load_takes_weights_only_and_nothing_else_unpickles() -> Non
         keywords = {word.arg: ast.unparse(word.value) for word in call.keywords}
         assert keywords.get("weights_only") == "True", where
     for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes(path):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
             assert not {"pickle", "dill", "joblib", "shelve", "marshal", "cloudpickle"} & {

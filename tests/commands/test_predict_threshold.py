@@ -73,7 +73,7 @@ def test_from_training_to_prediction(tmp_path: Path) -> None:
     write_png(images / "a.png", run.config.data.open().val.read(0))
     arguments = ["predict", f"run={run.folder.path}", f"images={images}"]
     assert "threshold 0.25: the study has no report" in ablation(tmp_path, *arguments).stdout
-    ablation(tmp_path, "report", "study=s")
+    ablation(tmp_path, "report", "study=s", figures=False)
     best = json.loads((tmp_path / "runs/s/report/thresholds.json").read_text())[run.config.arm]["score"]
     out = tmp_path / "out"
     assert f"threshold {best:g}: the best for arm" in ablation(tmp_path, *arguments, f"to={out}").stdout

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from helpers.shared import put_store
 from helpers.store import run_folder, store_in
 
 from ablation import cli
@@ -72,8 +73,7 @@ def test_folders_of_other_metrics_do_not_collide() -> None:
 )
 def test_classes_keep_their_names_in_the_records(tmp_path: Path, name: str) -> None:
     """MLflow takes few characters in the names of metrics; what it takes is not what people read."""
-    run, store = run_folder(tmp_path), store_in(tmp_path)
-    store.prepare()
+    run, store = run_folder(tmp_path), put_store(tmp_path)
     metrics = {"val/AP": 0.5, f"val/AP_class/{name}": 0.25}
     for epoch in (1, 2):
         run.append_metrics(epoch, metrics)
@@ -87,8 +87,7 @@ def test_classes_keep_their_names_in_the_records(tmp_path: Path, name: str) -> N
 
 def test_hundreds_of_such_classes_are_logged(tmp_path: Path) -> None:
     """MLflow takes at most 100 tags at once."""
-    run, store = run_folder(tmp_path), store_in(tmp_path)
-    store.prepare()
+    run, store = run_folder(tmp_path), put_store(tmp_path)
     metrics = {f"val/AP_class/<{number}>": number / 1000 for number in range(250)}
     run.append_metrics(1, metrics)
     run.set_state("FINISHED")

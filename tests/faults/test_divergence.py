@@ -17,6 +17,7 @@ from helpers.fault_trials import (
     random,
     with_store,
 )
+from helpers.one_picture import without_figures
 
 from ablation.analyse.report.report import write_report
 from ablation.analyse.tables import table
@@ -69,7 +70,8 @@ def test_nan_at_step_k(
         assert problems["problem"].tolist() == ["diverged"] * trials
         assert problems["reason"].str.contains(r"epoch \d, step \d: loss").all()
         assert table.state_counts(runs) == f"{trials} DIVERGED, 1 FINISHED"
-        written = write_report(study, tmp_path / "report")
+        with without_figures():
+            written = write_report(study, tmp_path / "report")
         assert f"{trials} diverged" in written.text
         page = written.arms_md.read_text()
         assert page.count("| diverged |") == trials and f"{trials} diverged" in page

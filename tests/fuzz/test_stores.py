@@ -12,6 +12,7 @@ from typing import Any
 
 from helpers.fuzz import Reader, Result
 from helpers.mutations import ODD_VALUES, Damage
+from helpers.shared import put_store
 from helpers.store import run_folder, store_in
 
 from ablation.records import Plan, PlannedRun
@@ -40,8 +41,7 @@ COLUMNS = {
 
 
 def write(folder: Path) -> None:
-    store = store_in(folder)
-    store.prepare()
+    store = put_store(folder)
     keys = ["a" * 64, "b" * 64]
     for seed, key in enumerate(keys):
         run = run_folder(folder, seed=seed, key=key)

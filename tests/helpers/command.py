@@ -35,17 +35,22 @@ SMALL = ["model=yolov4_small", "model.width=0.0625", "model.depth=0.1", *SETTING
 """The same with YOLOv4 itself, 110 convolutions of which take twice as long."""
 
 
-def ablation(folder: Path, *arguments: str, check: int | None = 0) -> subprocess.CompletedProcess[str]:
+def ablation(
+    folder: Path, *arguments: str, check: int | None = 0, figures: bool = True
+) -> subprocess.CompletedProcess[str]:
     """Run the command in `folder`; `check` is the exit code it must have (None: any).
 
-    A command that trains into a new folder gets an empty store; see put_store.
+    A command that trains into a new folder gets an empty store; see put_store. Without `figures`, a report
+    has one small picture for each of them; see helpers.one_picture.
     """
-    tracks = not any(argument.startswith(("tracking", "uri=")) for argument in arguments)
-    if check == 0 and arguments[0] in ("train", "import") and tracks and not (folder / "mlflow.db").exists():
+    tracks = arguments[0] in ("train", "import", "settle") and not any(
+        argument.startswith(("tracking", "uri=")) for argument in arguments
+    )
+    if check == 0 and tracks and not (folder / "mlflow.db").exists():
         put_store(folder)
     with tempfile.NamedTemporaryFile("r") as out, tempfile.NamedTemporaryFile("r") as err:
         process = start(
-            "helpers.process_server:command", arguments, folder=folder, out=out.name, err=err.name
+            "helpers.process_server:command", arguments, figures, folder=folder, out=out.name, err=err.name
         )
         process.join()
         assert process.exitcode is not None

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from helpers.one_picture import without_figures
+
 MLFLOW_CALLS = (
     "create_experiment", "create_run", "log_batch", "log_inputs", "log_artifact", "log_dict", "set_tag",
     "set_terminated", "update_run",
@@ -40,6 +42,7 @@ class Fault:
         only_gradient: that step's loss stays finite, only its gradient does not.
         epoch_s: every epoch takes this much longer.
         patience_s: how long the end of the run waits for a server; None: as long as the program does.
+        figures: whether a report draws its figures; without, each is the same small picture.
     """
 
     at: int = 0
@@ -50,6 +53,7 @@ class Fault:
     only_gradient: bool = False
     epoch_s: float = 0.0
     patience_s: float | None = None
+    figures: bool = True
 
 
 class _Places:
@@ -200,6 +204,8 @@ def command(arguments: list[str], fault_fields: dict[str, Any]) -> None:
     _watch_files(places)
     _watch_mlflow(places)
     _change_training(fault)
+    if not fault.figures:
+        without_figures().start()
     from ablation.cli import main
 
     sys.argv = ["ablation", *arguments]

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from helpers.one_picture import without_figures
 from helpers.shared import made_once, session_alive
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -139,10 +140,12 @@ class SharedForkServer(forkserver.ForkServer):
             self.started = True
 
 
-def command(arguments: list[str]) -> None:
-    """`ablation ARGUMENTS`."""
+def command(arguments: list[str], figures: bool = True) -> None:
+    """`ablation ARGUMENTS`; without `figures`, a report has one small picture for each of them."""
     from ablation import cli
 
+    if not figures:
+        without_figures().start()
     signal.alarm(LIMIT_S)
     sys.argv = ["ablation", *arguments]
     cli.main()

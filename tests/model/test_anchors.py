@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from helpers.command import SMALL, ablation, run_folders
+from helpers.command import SMALL, TINY, ablation, run_folders
 from numpy.testing import assert_allclose
 
 from ablation.cli import run as command
@@ -135,7 +135,7 @@ def test_they_fit_bccd_better_than_the_published_ones(
 def test_every_arm_and_the_check_say_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    setting = [*SMALL, "model.anchors=auto"]
+    setting = [*TINY, "model.anchors=auto"]
     ablation(tmp_path, "train", "-m", *setting, "train.epochs=1", "loss=bce,focal")
     configs: list[dict[str, Any]] = [
         yaml.safe_load((run / "config.yaml").read_text()) for run in run_folders(tmp_path)
@@ -144,9 +144,9 @@ def test_every_arm_and_the_check_say_the_same(
     sides = [config["model"]["anchors_px"] for config in configs]
     assert sides[0] == sides[1] and configs[0]["model"]["anchors"] is None
     monkeypatch.chdir(tmp_path)
-    command(["check", *SMALL])
+    command(["check", *TINY])
     printed = capsys.readouterr().out
     pasted = f"'model.anchors_px=[{','.join(map(str, sides[0]))}]' model.anchors_at_px=64"
     assert f"model.anchors=auto, which stands for {pasted}" in printed
     with pytest.raises(UsageError, match=r"^model\.anchors: found 'kmeans', must be auto, or null$"):
-        command(["check", *SMALL, "model.anchors=kmeans"])
+        command(["check", *TINY, "model.anchors=kmeans"])

@@ -9,6 +9,7 @@ from pathlib import Path
 from helpers.command import TINY, ablation, notes, run_folders
 from helpers.store import store_in
 
+from ablation.study.app import study_runs
 from ablation.tracking.study_record import load_study
 
 
@@ -67,6 +68,13 @@ def test_the_report_writes_figures_and_tables_and_attaches_them(copied_study: Pa
 
 
 def test_bce_runs_once_per_seed_in_a_plain_multirun(tmp_path: Path) -> None:
-    ablation(tmp_path, "train", "-m", *TINY, "loss=bce,focal", "loss.gamma=0,1", "seed=0,1", "train.epochs=1")
-    arms = sorted(str(run.relative_to(tmp_path / "runs" / "default").parent) for run in run_folders(tmp_path))
-    assert arms == sorted(["bce", "focal-alpha=0.25-gamma=0", "focal-alpha=0.25-gamma=1"] * 2)
+    """Two losses and two gammas are three arms, since BCE has no gamma."""
+    grid = [*TINY, "loss=bce,focal", "loss.gamma=0,1", "train.epochs=1"]
+    arms = ["bce", "focal-alpha=0.25-gamma=0", "focal-alpha=0.25-gamma=1"]
+    runs, _ = study_runs([*grid, "seed=0,1"])
+    planned = sorted((run.planned.arm, run.config.seed) for run in runs)
+    assert planned == [(arm, seed) for arm in arms for seed in (0, 1)]
+    ablation(tmp_path, "train", "-m", *grid, "seed=1")
+    trained = [run.relative_to(tmp_path / "runs" / "default") for run in run_folders(tmp_path)]
+    assert [run.parent.name for run in trained] == arms
+    assert all(run.name.startswith("seed1-") for run in trained)

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from helpers.command import TINY, ablation, error_line, run_folders
+from helpers.command import TINY, ablation, error_line, in_this_process, run_folders
 
 from ablation.errors import AblationError, StoreError, UsageError
 from ablation.files import write_json
@@ -138,7 +138,7 @@ OTHER = "data.data_seed=7"
 @pytest.mark.parametrize("launch", [["-m", "loss=bce,focal"], ["loss=bce"], ["-m", "seed=0,1", "loss=bce"]])
 def test_a_launch_with_other_data_trains_nothing(finished: Path, launch: list[str]) -> None:
     before = plan_file(finished / "runs", "s").read_bytes()
-    result = ablation(finished, "train", *launch, *TINY, "train.epochs=1", "study=s", OTHER, check=2)
+    result = in_this_process(finished, "train", *launch, *TINY, "train.epochs=1", "study=s", OTHER, check=2)
     assert "2 finished runs" in error_line(result)
     assert len(run_folders(finished)) == 2
     assert plan_file(finished / "runs", "s").read_bytes() == before
@@ -146,15 +146,15 @@ def test_a_launch_with_other_data_trains_nothing(finished: Path, launch: list[st
 
 def test_plan_says_that_a_launch_is_refused(finished: Path) -> None:
     arguments = [*TINY, "loss=bce,focal", "train.epochs=1", "study=s", OTHER]
-    refused = ablation(finished, "plan", *arguments)
+    refused = in_this_process(finished, "plan", *arguments)
     assert "refused" in refused.stdout and "replace=true" in refused.stdout
-    replaced = ablation(finished, "plan", *arguments, "replace=true")
+    replaced = in_this_process(finished, "plan", *arguments, "replace=true")
     assert "leave the plan" in replaced.stdout and "refused" not in replaced.stdout
 
 
 def test_one_launch_with_two_data_sets_is_refused(tmp_path: Path) -> None:
     arguments = [*TINY, "data.data_seed=0,7", "study=s"]
-    result = ablation(tmp_path, "train", "-m", *arguments, check=2)
+    result = in_this_process(tmp_path, "train", "-m", *arguments, check=2)
     assert "a study of its own" in error_line(result)
     assert run_folders(tmp_path) == []
 

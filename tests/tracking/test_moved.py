@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from helpers.shared import put_store
 from helpers.store import run_folder, store_in
 
 from ablation.errors import UsageError
@@ -25,7 +26,6 @@ from ablation.tracking.study_record import fetch_artifact, find_folders, load_st
 def finished(project: Path, seed: int = 0) -> RunFolder:
     """A finished run with detections, copied into the project's store."""
     store, folder = store_in(project), run_folder(project, seed=seed, key=f"{seed + 1}" * 64)
-    store.prepare()
     mirror = Mirror(store, folder, strict=True)
     mirror.start()
     folder.append_metrics(1, {"val/AP": 0.5})
@@ -40,6 +40,7 @@ def project(tmp_path: Path) -> Path:
     """Two runs, with a plan that declares a margin."""
     project = tmp_path / "project"
     project.mkdir()
+    put_store(project)
     folders = [finished(project, seed) for seed in (0, 1)]
     planned = [PlannedRun("bce", seed, f"{seed + 1}" * 64, "c") for seed in (0, 1)]
     plan, _ = extend_plan(project / "runs", "s", planned, Declaration("val/AP", 0.03, 0.9))

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from helpers.command import TINY, ablation, error_line, run_folders
+from helpers.command import TINY, ablation, error_line, in_this_process, run_folders
 
 STUDY = """
 # @package _global_
@@ -38,7 +38,7 @@ def test_settle_stops_at_its_budget_goes_on_and_the_report_agrees(tmp_path: Path
     (folder / "sweeps" / "q.yaml").write_text(
         STUDY.replace("  - {loss: bce, loss.pos_weight: 2}\n", "").replace("[1, 2]", "2")
     )
-    stopped = ablation(folder, *ARGUMENTS, "budget_runs=5")
+    stopped = in_this_process(folder, *ARGUMENTS, "budget_runs=5")
     assert "budget_runs=5" in stopped.stdout and "No answer yet" in stopped.stdout
     assert run_folders(folder) == []  # the next step would have been too much
 
@@ -50,10 +50,10 @@ def test_settle_stops_at_its_budget_goes_on_and_the_report_agrees(tmp_path: Path
     assert ended.stdout.startswith("No useful difference")
     assert len(run_folders(folder)) == 8
 
-    report = ablation(folder, "report", "study=q_decide").stdout
+    report = ablation(folder, "report", "study=q_decide", figures=False).stdout
     assert "no useful difference" in report.lower()
 
-    other = ablation(folder, *ARGUMENTS[:2], "max_seeds=6", *ARGUMENTS[3:], check=2)
+    other = in_this_process(folder, *ARGUMENTS[:2], "max_seeds=6", *ARGUMENTS[3:], check=2)
     assert "decide_seeds" in error_line(other)
 
 
@@ -73,7 +73,7 @@ def test_settle_needs_both_sides(tmp_path: Path) -> None:
     folder = project(tmp_path)
     only_focal = "\n".join(line for line in STUDY.splitlines() if "bce" not in line)
     (folder / "sweeps" / "q.yaml").write_text(only_focal)
-    assert "loss: bce" in error_line(ablation(folder, *ARGUMENTS, check=2))
+    assert "loss: bce" in error_line(in_this_process(folder, *ARGUMENTS, check=2))
     assert not (folder / "runs").exists()
 
 
@@ -81,5 +81,5 @@ def test_settle_refuses_numbers_that_are_none(tmp_path: Path) -> None:
     folder = project(tmp_path)
     for argument in ("max_seeds=three", "max_seeds=3", "budget_h=-1", "budget_h=x", "budget_runs=1.5"):
         assert argument.partition("=")[0] in error_line(
-            ablation(folder, *ARGUMENTS[:2], argument, *TINY, check=2)
+            in_this_process(folder, *ARGUMENTS[:2], argument, *TINY, check=2)
         )
