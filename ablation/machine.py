@@ -31,12 +31,23 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
-    """auto: bf16 where the device multiplies it in hardware, else fp32."""
-    if name != "auto":
-        return name
+    """auto: see precision_for; anything else is what it is."""
+    return precision_for(device)[0] if name == "auto" else name
+
+
+def precision_for(device: torch.device) -> tuple[str, str]:
+    """The fastest precision that the device has in hardware, and why that one.
+
+    A GPU: bf16 from compute capability 8.0 (A100, RTX 30) on, fp16 from 7.0 (V100, T4, RTX 20) on, whose
+    tensor cores know no bf16, else fp32. A CPU: bf16 with AVX512-BF16 or AMX, else fp32; fp16 is slow there.
+    """
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    return "bf16" if _cpu_has_bf16() else "fp32"
+        capability = torch.cuda.get_device_capability(device)
+        precision = "bf16" if capability >= (8, 0) else "fp16" if capability >= (7, 0) else "fp32"
+        return precision, f"compute capability {capability[0]}.{capability[1]}"
+    if _cpu_has_bf16():
+        return "bf16", "the CPU multiplies bf16 in hardware"
+    return "fp32", "the CPU has neither AVX512-BF16 nor AMX"
 
 
 def _cpu_has_bf16() -> bool:
@@ -67,18 +78,27 @@ def code_version() -> dict[str, str]:
 
 
 def autocast_dtype(precision: str) -> torch.dtype | None:
-    """What the network computes in: bfloat16 for bf16, None for the full precision of its weights."""
-    return torch.bfloat16 if precision == "bf16" else None
+    """What the network computes in: bfloat16, float16, or None for the full precision of its weights."""
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
 
 
-def set_up_torch(threads: int | None, deterministic: bool) -> None:
-    """CPU threads (null: torch's choice) and deterministic kernels, for this process."""
+def set_up_torch(threads: int | None, deterministic: bool, fixed_size: bool = True) -> None:
+    """CPU threads (null: torch's choice) and the choice of kernels, for this process.
+
+    fp32 is float32 on a GPU too: convolutions do not fall back on TF32, as torch would let them.
+
+    Args:
+        deterministic: kernels that repeat; else cuDNN times its kernels once for each size of input and
+            takes the fastest.
+        fixed_size: whether inputs have one size; with many sizes that timing does not pay.
+    """
     if threads is not None:
         torch.set_num_threads(threads)
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.backends.cudnn.benchmark = False
-        torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    torch.backends.cudnn.benchmark = fixed_size and not deterministic
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def describe(device: torch.device) -> dict[str, str]:

@@ -108,8 +108,9 @@ class TrainConfig:
         size_px: side of the square input, a multiple of 32.
         multi_scale: sizes in pixels, multiples of 32, of which each training batch takes one; null:
             always size_px. Evaluation is at size_px, and anchors stay as they are at size_px.
-        precision: auto, fp32 or bf16. auto becomes bf16 where the machine computes it fast, and is
-            replaced by what it became before the run's key is made.
+        precision: auto, fp32, bf16 or fp16, of the network; the criterion is float32. auto becomes bf16
+            where the machine computes it fast, else fp16 on a GPU that has only that, else fp32, and is
+            replaced by what it became before the run's key is made. fp16 has a dynamic loss scale.
         channels_last: memory format of the network; faster on a GPU. Not on a CPU: there torch sums batch
             norm's variance in plain float32 in this format, 1e-3 off for 16 images of 416 px.
         ema_decay: decay of the exponential moving average of the weights (evaluated instead of
@@ -118,7 +119,8 @@ class TrainConfig:
         score_threshold, nms_iou, max_detections: of evaluation.
         checkpoint_every: epochs between checkpoints; the last epoch always has one.
         freeze_backbone_epochs: epochs in which the backbone, batch norm statistics included, stays.
-        deterministic: ask torch for deterministic kernels.
+        deterministic: ask torch for deterministic kernels. false: a run on a GPU is faster and does not
+            repeat to the last bit; cuDNN then times its kernels if all batches have one size.
         device: auto, cpu, cuda, cuda:1, ...
         workers: data loader processes; 0 loads in the training process.
         threads: CPU threads of torch; null: what the launcher or torch chooses.
@@ -156,8 +158,8 @@ class TrainConfig:
         sizes = self.multi_scale
         usable = sizes is None or (len(sizes) > 0 and all(_fits_strides(size_px) for size_px in sizes))
         require(usable, "multi_scale", sizes, "a list of multiples of 32, or null")
-        precisions = ("auto", "fp32", "bf16")
-        require(self.precision in precisions, "precision", self.precision, "auto, fp32 or bf16")
+        precisions = ("auto", "fp32", "bf16", "fp16")
+        require(self.precision in precisions, "precision", self.precision, "auto, fp32, bf16 or fp16")
         decay = self.ema_decay
         require(decay is None or 0 <= decay < 1, "ema_decay", decay, "in [0, 1), or null")
         require(0 <= self.score_threshold < 1, "score_threshold", self.score_threshold, "in [0, 1)")

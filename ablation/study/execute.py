@@ -270,7 +270,8 @@ def _train(
             folder.set_state("RUNNING")
             with interrupts.held():
                 mirror.start()
-            set_up_torch(run.config.train.threads, run.config.train.deterministic)
+            train = run.config.train
+            set_up_torch(train.threads, train.deterministic, fixed_size=train.multi_scale is None)
             state = Run(run.config, run.data, folder, after_epoch).fit()
         interrupts.end()
         folder.set_state(state)

@@ -1,4 +1,4 @@
-"""Optimizer, learning-rate schedule and the moving average of the weights."""
+"""Optimizer, learning-rate schedule and the norm of the gradient."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from ablation.config import OptimConfig
 
@@ -81,26 +80,6 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Set the rate of every parameter group."""
     for group in optimizer.param_groups:
         group["lr"] = rate
-
-
-def moving_average(model: nn.Module, decay: float) -> AveragedModel:
-    """Exponential moving average of parameters AND buffers (batch norm's statistics belong to them).
-
-    After n updates the decay is min(decay, (1 + n) / (10 + n)), so that a short training is not
-    evaluated on its initial weights.
-    """
-
-    @torch.no_grad()
-    def update(averages: Any, currents: Any, updates: Any) -> None:
-        n = float(updates)
-        keep = min(decay, (1 + n) / (10 + n))
-        if torch.is_floating_point(averages[0]):
-            torch._foreach_lerp_(averages, currents, 1 - keep)
-        else:
-            for average, current in zip(averages, currents, strict=True):
-                average.copy_(current)
-
-    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
 
 
 def gradient_norm(model: nn.Module, limit: float | None) -> Tensor:

@@ -16,7 +16,7 @@ from ablation.config import RunConfig
 from ablation.data.dataset import DetectionData
 from ablation.data.loader import Batch, TrainLoader, batches_per_epoch
 from ablation.data.visualise import batch_picture, write_png
-from ablation.errors import Diverged, StoreError, UsageError, one_line
+from ablation.errors import StoreError, UsageError, one_line
 from ablation.machine import autocast_dtype, describe, resolve_device, resolve_precision
 from ablation.model.base import Detector
 from ablation.model.head import CellGrids
@@ -30,14 +30,15 @@ from ablation.training.diagnostics.cells import CellCollector
 from ablation.training.diagnostics.inversion import recalibrated
 from ablation.training.diagnostics.recorder import PROBE_BATCHES, Recorder
 from ablation.training.evaluate import Evaluation, EvaluationSettings, coco_metrics, evaluate
+from ablation.training.moving_average import MovingAverage
 from ablation.training.optim import (
     build_optimizer,
     gradient_norm,
     learning_rate,
-    moving_average,
     scaled_to_batch,
     set_learning_rate,
 )
+from ablation.training.precision import LossScale, StepGuard
 from ablation.training.running_means import RunningMeans
 
 log = logging.getLogger(__name__)
@@ -67,12 +68,14 @@ class Run:
             raise UsageError("train.precision: auto must be resolved before a run is built")
         self.steps_per_epoch = batches_per_epoch(data.train, train.batch_size)
         self.model, self.loaded = _built(config, len(data.classes), self.device)
-        self.average = None if train.ema_decay is None else moving_average(self.model, train.ema_decay)
+        self.average = None if train.ema_decay is None else MovingAverage(self.model, train.ema_decay)
         layout = self.model.layout
         assigner = Assigner(config.assigner, layout, self.device)
         self.criterion = Criterion(config.criterion, config.loss, layout, assigner)
         self.optim = scaled_to_batch(config.optim, train.batch_size)
         self.optimizer = build_optimizer(self.model, self.optim)
+        scale = LossScale(self.device) if train.precision == "fp16" else None
+        self.guard = StepGuard(self.optimizer, scale, deferred=self.device.type == "cuda")
         self.recorder = Recorder(folder, self.criterion)
         self.grids = CellGrids(layout, self.device)
         self._probe: list[Batch] = []
@@ -102,7 +105,7 @@ class Run:
 
     @property
     def autocast_dtype(self) -> torch.dtype | None:
-        """bfloat16, or None for full precision."""
+        """bfloat16 or float16, or None for full precision."""
         return autocast_dtype(self.config.train.precision)
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
@@ -125,6 +128,7 @@ class Run:
             augment=self.config.augment,
             workers=train.workers,
             multi_scale=train.multi_scale,
+            pin_memory=self.device.type == "cuda",
         )
 
     def fit(self) -> str:
@@ -191,7 +195,9 @@ class Run:
             step = epoch * self.steps_per_epoch + index
             rate = learning_rate(self.optim, step, self.steps_per_epoch, self.config.train.epochs)
             set_learning_rate(self.optimizer, rate)
-            running.add(self.step(batch.to(self.device), epoch, index))
+            values = self.step(batch.to(self.device), epoch, index)
+            running.add(values, self.guard.taken if self.guard.scale is not None else None)
+        self.guard.finish()
         seconds = time.perf_counter() - started
         images = self.steps_per_epoch * self.config.train.batch_size
         return {f"train/{name}": value for name, value in running.means().items()} | {
@@ -201,22 +207,17 @@ class Run:
         }
 
     def step(self, batch: Batch, epoch: int, index: int) -> dict[str, Tensor]:
-        """One step of the optimizer. Raises Diverged before a non-finite gradient can touch a weight."""
+        """One step of the optimizer; see StepGuard for what becomes of one that is not finite."""
         self.optimizer.zero_grad(set_to_none=True)
         parts = self.loss(batch)
-        parts.total.backward()  # type: ignore[no-untyped-call]
+        self.guard.backward(parts.total)
         norm = gradient_norm(self.model, self.config.optim.clip_norm)
         # The gradient, not the loss: exp() in a box's size can have the one infinite and not the other.
-        if not bool(torch.isfinite(norm) & torch.isfinite(parts.total)):
-            raise Diverged(
-                f"epoch {epoch + 1}, step {index + 1}: loss {float(parts.total):.4g}, "
-                f"gradient norm {float(norm):.4g}"
-            )
-        self.optimizer.step()
+        self.guard.step(parts.total.detach(), norm, epoch, index)
         if self.average is not None:
-            self.average.update_parameters(self.model)
+            self.average.update_parameters(self.model, self.guard.taken)
         size = batch.images.shape[0]
-        return {
+        values = {
             "loss": parts.total,
             "loss_box": parts.box,
             "loss_class": parts.classes,
@@ -226,6 +227,7 @@ class Run:
             "lost_boxes_per_image": parts.lost / size,
             "grad_norm": norm,
         }
+        return values if self.guard.scale is None else values | {"loss_scale": self.guard.scale.scale}
 
     def _record(self, batch: Batch, epoch: int, index: int) -> None:
         """Keep the hash of the first and of the last batch: arms with one seed must agree on both.
@@ -293,6 +295,7 @@ class Run:
                 "model": self.model.state_dict(),
                 "average": None if self.average is None else self.average.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
+                "loss_scale": None if self.guard.scale is None else self.guard.scale.state(),
                 "calibration": self.criterion.calibration,
                 "classes": list(self.data.classes),
             },
@@ -323,6 +326,8 @@ class Run:
         if self.average is not None:
             _load(self.average, state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.guard.scale is not None:
+            self.guard.scale.load(state["loss_scale"])
         self.criterion.calibration = float(state["calibration"])
 
 

@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
+import torch
 from torch import Tensor
 
 
-@dataclass
 class RunningMeans:
     """Sums over the steps so far. They stay on the device and are read once, by `means`."""
 
-    sums: dict[str, Tensor] = field(default_factory=dict)
-    count: int = 0
+    def __init__(self) -> None:
+        self._names: list[str] = []
+        self._sums: Tensor | None = None
+        self._taken: Tensor | None = None
+        self._steps = 0
 
-    def add(self, values: dict[str, Tensor]) -> None:
-        """Add one step."""
-        for name, value in values.items():
-            value = value.detach().double()
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
-        self.count += 1
+    def add(self, values: dict[str, Tensor], taken: Tensor | None = None) -> None:
+        """Add one step.
+
+        Args:
+            values: () float32 each, the same names at every step.
+            taken: () bool; false: the step is not in the means. None: it is.
+        """
+        stacked = torch.stack([value.detach() for value in values.values()]).double()
+        if taken is not None:
+            stacked = torch.where(taken, stacked, 0.0)
+            self._taken = taken.long() if self._taken is None else self._taken + taken
+        self._names = list(values)
+        self._sums = stacked if self._sums is None else self._sums + stacked
+        self._steps += 1
 
     def means(self) -> dict[str, float]:
-        """The mean of each value over the steps."""
-        return {name: float(value) / self.count for name, value in self.sums.items()}
+        """The mean of each value over the steps, and the share that was not taken where that was told."""
+        if self._sums is None:
+            return {}
+        taken = self._steps if self._taken is None else int(self._taken)
+        means = {
+            name: total / max(taken, 1) for name, total in zip(self._names, self._sums.tolist(), strict=True)
+        }
+        return means if self._taken is None else means | {"skipped_steps": 1 - taken / self._steps}

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from ablation.config import OptimConfig
-from ablation.training.optim import build_optimizer, gradient_norm, learning_rate, moving_average
+from ablation.training.moving_average import MovingAverage
+from ablation.training.optim import build_optimizer, gradient_norm, learning_rate
 
 
 def test_the_rate_rises_linearly_and_falls_along_a_cosine() -> None:
@@ -39,7 +40,7 @@ def test_only_kernels_decay(name: str) -> None:
 
 def test_the_average_follows_its_recursion_and_carries_batch_norm() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    average = moving_average(model, decay=0.9)
+    average = MovingAverage(model, decay=0.9)
     expected = None
     for n in range(30):
         with torch.no_grad():

@@ -63,7 +63,7 @@ def read_test(choice: Choice, out: Path, store: Store | None) -> int:
 def _evaluate(folder: RunFolder) -> None:
     run = load_run(folder)
     train = run.config.train
-    set_up_torch(train.threads, train.deterministic)
+    set_up_torch(train.threads, train.deterministic, fixed_size=train.multi_scale is None)
     device = resolve_device(train.device)
     settings = EvaluationSettings.of(train, device)
     evaluation = evaluate(run.network.to(device), run.config.data.open_test(), run.classes, settings)

@@ -59,7 +59,8 @@ def _on_cpu(run: Prepared) -> bool:
 def _timed(config: RunConfig) -> tuple[float, float, float]:
     """Seconds for a training image, for a val image, and until training begins. Leaves nothing behind."""
     began = time.perf_counter()
-    set_up_torch(config.train.threads, config.train.deterministic)
+    train = config.train
+    set_up_torch(train.threads, train.deterministic, fixed_size=train.multi_scale is None)
     data = open_data(config.data)
     with tempfile.TemporaryDirectory(prefix="ablation-measure-") as folder:
         run = Run(config, data, RunFolder(Path(folder)), lambda epoch, metrics: None)
