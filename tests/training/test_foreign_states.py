@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.attacks import composed_without_hydra
-from helpers.command import SMALL
+from helpers.command import TINY
 from omegaconf import OmegaConf
 
 from ablation.config import typed
@@ -20,7 +20,7 @@ from ablation.tracking.run_folder import RunFolder
 from ablation.training.run import Run
 from ablation.training.trained_run import load_run
 
-KEY = "backbone.stem.conv.weight"
+KEY = "backbone.stem.0.conv.weight"
 
 ODD_TENSORS: dict[str, Callable[[torch.Tensor], Any]] = {
     "sparse": lambda tensor: tensor.to_sparse(),
@@ -40,7 +40,7 @@ ODD_TENSORS: dict[str, Callable[[torch.Tensor], Any]] = {
 
 @pytest.fixture(scope="module")
 def config() -> Any:
-    settings = [*SMALL, "tracking=none", "data.cache=none", "train.device=cpu"]
+    settings = [*TINY, "tracking=none", "data.cache=none", "train.device=cpu"]
     return composed_without_hydra(*settings)
 
 

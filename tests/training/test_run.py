@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.command import SMALL, ablation, metrics, notes, run_folders
+from helpers.command import SMALL, TINY, ablation, metrics, notes, run_folders
 
 from ablation.tracking.store import Store
 from ablation.tracking.study_record import load_study
@@ -62,7 +62,7 @@ def test_the_same_seed_gives_the_same_numbers_with_any_number_of_workers(
 def test_a_focal_arm_that_is_bce_trains_to_the_same_weights(tmp_path: Path) -> None:
     """The whole way from the YAML to the last epoch: nothing but the loss tells two arms apart."""
     for number, loss in enumerate((["loss=bce"], ["loss=focal", "loss.alpha=null", "loss.gamma=0"])):
-        ablation(tmp_path, "train", *SMALL, *loss, "augment=yolov4", "tracking=none", f"study=s{number}")
+        ablation(tmp_path, "train", *TINY, *loss, "augment=yolov4", "tracking=none", f"study=s{number}")
     bce, focal = run_folders(tmp_path)
     assert (bce.parent.name, focal.parent.name) == ("bce", "focal-gamma=0")
     assert bce.name != focal.name  # two keys: they are two configurations
@@ -73,8 +73,8 @@ def test_a_focal_arm_that_is_bce_trains_to_the_same_weights(tmp_path: Path) -> N
 def test_measuring_the_gain_leaves_no_trace_in_the_network(tmp_path: Path) -> None:
     """BCE matched to BCE has gain 1, and trains to the weights of BCE that was never measured."""
     for criterion in ("positives", "matched"):
-        ablation(tmp_path, "train", *SMALL, f"criterion={criterion}", f"study={criterion}", "tracking=none")
-    ablation(tmp_path, "train", *SMALL, "criterion=matched", "loss=focal", "study=x", "tracking=none")
+        ablation(tmp_path, "train", *TINY, f"criterion={criterion}", f"study={criterion}", "tracking=none")
+    ablation(tmp_path, "train", *TINY, "criterion=matched", "loss=focal", "study=x", "tracking=none")
     matched, plain, focal = run_folders(tmp_path)
     assert notes(matched)["confidence_gain"] == notes(plain)["confidence_gain"] == 1.0
     assert notes(focal)["confidence_gain"] not in (0.0, 1.0)
@@ -130,7 +130,7 @@ def test_a_divergence_is_noticed_at_once_and_recorded(tmp_path: Path) -> None:
     result = ablation(
         tmp_path,
         "train",
-        *SMALL,
+        *TINY,
         "optim.lr=1e30",
         "optim.warmup_epochs=0",
         "optim.clip_norm=null",
