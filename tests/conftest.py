@@ -20,32 +20,54 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LONGEST_FIRST = [
     "study/test_study.py",
-    "study/test_study_faults.py",
+    "commands/confirm/test_confirm.py",
     "analyse/figures/test_figures.py",
-    "training/test_run.py",
+    "commands/settle/test_settle.py",
     "study/forecast/test_forecast.py",
     "commands/test_predict_export.py",
-    "study/launchers/local/test_local.py",
+    "training/test_run.py",
+    "study/test_study_faults.py",
     "faults/test_launchers_killed.py",
-    "test_security.py",
-    "commands/settle/test_settle.py",
-    "commands/confirm/test_confirm.py",
+    "faults/test_secrets.py",
     "faults/test_divergence.py",
-    "model/test_anchors.py",
-    "analyse/report/test_report.py",
-    "objective/test_criterion.py",
-    "tracking/test_store.py",
-    "study/test_plan_file.py",
+    "study/launchers/local/test_local.py",
+    "faults/test_changed_data.py",
+    "faults/test_environment.py",
     "training/diagnostics/test_diagnostics.py",
+    "test_config.py",
+    "study/test_command_line.py",
+    "analyse/report/test_html.py",
+    "analyse/report/test_report.py",
+    "faults/test_moved_project.py",
+    "analyse/report/test_hostile_names.py",
+    "analyse/statistics/test_sequential.py",
+    "data/test_decode.py",
+    "data/test_loader.py",
+    "study/test_plan_file.py",
+    "study/test_study_data.py",
+    "study/test_wrong_usage.py",
+    "objective/test_criterion.py",
+    "training/test_foreign_states.py",
+    "faults/test_store_opening.py",
+    "tracking/test_store.py",
+    "commands/settle/test_decision.py",
+    "model/test_anchors.py",
+    "commands/test_predict_threshold.py",
+    "commands/test_import_runs.py",
+    "commands/test_report.py",
+    "faults/test_disk_full.py",
+    "faults/test_damaged_checkpoint.py",
+    "faults/test_signals.py",
+    "fuzz/test_sweeps.py",
     "model/test_weights.py",
     "commands/check/test_check.py",
-    "commands/test_import_runs.py",
-    "faults/test_damaged_checkpoint.py",
-    "faults/test_disk_full.py",
-    "analyse/verdict/test_verdict.py",
+    "tracking/test_moved.py",
 ]
-"""Files below tests/ that take ten seconds and more. `make test` gives whole files to its two workers, in the
-order of collection: with the long ones first, both workers end at about the same time."""
+"""Files below tests/ that take five seconds and more.
+
+`make test` gives whole files to its two workers, in the order of collection: with the long ones first, both
+workers end at about the same time.
+"""
 
 
 def pytest_configure(config: pytest.Config) -> None:

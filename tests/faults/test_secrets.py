@@ -79,7 +79,7 @@ def commands(folder: Path, address: str) -> dict[str, list[str]]:
 def test_no_password_is_left_behind(
     forks: Forks, empty_store: Path, tmp_path: Path, trials: Sequence[int], record_property: object
 ) -> None:
-    """In short: a run with the address as an argument, and a study with it in its file (it waits ten seconds)."""
+    """In short: a run with the address as an argument, and a study with it in its file, which waits 10 s."""
     row = Row("password in the store's address", record_property)
     for number in trials:
         secret = f"{secrets.token_hex(4)}+{secrets.token_hex(4)}"
