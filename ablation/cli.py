@@ -12,6 +12,7 @@ from pathlib import Path
 from ablation import __version__
 from ablation.commands.arguments import STORE, Arguments
 from ablation.errors import AblationError, UsageError, one_line, redact
+from ablation.imports import large_import
 from ablation.tracking.credentials import clean_argument
 
 USAGE = """\
@@ -103,7 +104,8 @@ def run(arguments: list[str]) -> int:
 
 def train(arguments: list[str]) -> int:
     """One run, or with -m several."""
-    from ablation.study.app import main as application
+    with large_import():
+        from ablation.study.app import main as application
     from ablation.study.study_list import command
 
     launched = application(arguments)
@@ -114,7 +116,8 @@ def train(arguments: list[str]) -> int:
 
 def plan(arguments: list[str]) -> int:
     """What a study would do; takes what `train -m` takes, and measure=true."""
-    from ablation.study.app import study_runs
+    with large_import():
+        from ablation.study.app import study_runs
     from ablation.study.forecast.forecast import plan_study
     from ablation.study.forecast.seeds import seeds_text
     from ablation.study.forecast.text import measured, rendered

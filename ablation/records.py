@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
 STATES = ("FINISHED", "DIVERGED", "FAILED", "KILLED", "RUNNING", "STOPPED", "PRUNED", "SUPERSEDED")
 """What became of a run. Only FINISHED runs are data.
@@ -20,6 +21,8 @@ another configuration for its arm and seed.
 
 def empty_history() -> pd.DataFrame:
     """A history without rows, with its columns and their types."""
+    import pandas as pd
+
     return pd.DataFrame(
         {
             "epoch": pd.Series(dtype="int64"),

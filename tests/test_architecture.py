@@ -22,6 +22,7 @@ ROOMS = (
         "files",
         "yaml_files",
         "rng",
+        "imports",
         "errors",
         "__init__",
     ),

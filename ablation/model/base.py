@@ -154,7 +154,8 @@ class DetectorConfig(ABC):
         # On "meta" nothing is drawn: PyTorch's own initialisation would advance the global generator.
         with torch.device("meta"):
             detector = self.network(layout)
-        detector.to_empty(device="cpu")
+        # As to_empty, whose empty_like of a meta tensor imports sympy, half a second.
+        detector._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype))  # type: ignore[no-untyped-call]
         initialise(detector.darknet_convs(), 5 + num_classes, seed, self.prior)
         return detector
 

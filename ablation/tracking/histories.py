@@ -7,9 +7,10 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
 HISTORY = ("val/AP", "val/AP50", "val/AP75", "train/loss")
 """The metrics whose value at every epoch the analysis looks at."""
@@ -129,6 +130,8 @@ def points_one_by_one(client: Any, runs: Sequence[Any], metrics: Sequence[str] =
 
 def history(points: Mapping[str, Sequence[tuple[int, float]]]) -> pd.DataFrame:
     """One run's points as RunRecord.history; metrics in the order of HISTORY."""
+    import pandas as pd
+
     rows = [(step, name, value) for name in HISTORY for step, value in points.get(name, ())]
     return pd.DataFrame(
         {

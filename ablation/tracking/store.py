@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # Before mlflow is imported: it reads these once.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -27,24 +27,21 @@ os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 
-from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
-from mlflow.exceptions import MlflowException
-from mlflow.utils.credentials import read_mlflow_creds
-from mlflow.utils.rest_utils import http_request
-
 from ablation.errors import StoreError, UsageError, one_line, without_userinfo
 from ablation.files import locked_folder, metric_name, write_text
+from ablation.imports import large_import
 from ablation.tracking import address
 from ablation.tracking.credentials import with_credentials
 from ablation.tracking.moved_store import follow_moved_artifacts
 from ablation.tracking.run_places import current_artifacts, portable
 from ablation.tracking.study_folder import study_name
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run as Run
+
 # It announces every table that it creates; a new store is not worth a line.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
-
-__all__ = ["PARENT", "Run", "Store"]
 
 _DAMAGED = ("malformed", "not a database", "no such table", "no such column", "disk image")
 """What SQLite says of a file that is broken, and not only locked or out of reach."""
@@ -81,6 +78,8 @@ class Store:
     @property
     def private_uri(self) -> str:
         """The URI with a database's user and password. Not to be stored, printed or put on a command line."""
+        from mlflow.utils.credentials import read_mlflow_creds
+
         return with_credentials(self.uri, *read_mlflow_creds())
 
     @property
@@ -100,9 +99,13 @@ class Store:
         Raises:
             StoreError: the file is no MLflow database.
         """
+        with large_import():  # now, in the main thread: a server is written by a thread of its own
+            import mlflow
         path = self.sqlite_file
         if path is None:
             return
+        with large_import():  # as MLflow itself would, at the first question to a database
+            import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
         path.parent.mkdir(parents=True, exist_ok=True)
         half_made = f".{path.name}.new-*"
         if not _is_there(path) or any(path.parent.glob(half_made)):
@@ -116,6 +119,8 @@ class Store:
             follow_moved_artifacts(path)
 
     def _create(self, path: Path) -> None:
+        from mlflow import MlflowClient
+
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.new-") as folder:
             new = Path(folder) / path.name
             with _errors_named(str(path)):
@@ -135,6 +140,8 @@ class Store:
         Raises:
             StoreError: it was deleted in MLflow.
         """
+        from mlflow.exceptions import MlflowException
+
         client = self.client()
         with self.errors():
             if self.sqlite_file is not None:
@@ -194,6 +201,9 @@ class Store:
         Raises:
             LookupError: the server has no such endpoint.
         """
+        from mlflow.exceptions import MlflowException
+        from mlflow.utils.rest_utils import http_request
+
         path = "/ajax-api/2.0/mlflow/metrics/get-history-bulk"
         try:
             credentials = self.client()._tracking_client.store.get_host_creds()
@@ -239,6 +249,8 @@ class Store:
 
     def _describe(self, run: str, identity: dict[str, Any], folder: Path) -> None:
         """A run's data set, configuration and parameters."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag, Param
+
         client, data = self.client(), identity["data"]
         source, profile = json.dumps(data), json.dumps(identity["data_profile"])
         dataset = Dataset(data["name"], identity["fingerprint"][:32], "local", source, profile=profile)
@@ -289,6 +301,8 @@ class Store:
 
     def log_points(self, run: str, line: dict[str, Any]) -> None:
         """One line of metrics.jsonl, with its own epoch and time, in one batch."""
+        from mlflow.entities import Metric, RunTag
+
         at = (line["time_ms"], line["epoch"])
         stored = {name: metric_name(name) for name in line["metrics"]}
         metrics = [Metric(stored[name], value, *at) for name, value in line["metrics"].items()]
@@ -318,6 +332,8 @@ class Store:
 
     def end_run(self, run: str, tags: dict[str, str], status: str, ended_ms: int | None) -> None:
         """The final tags and the final status of a run."""
+        from mlflow.entities import RunTag
+
         client = self.client()
         client.log_batch(run, tags=[RunTag(key, value) for key, value in self._portable(tags).items()])
         if ended_ms is not None:  # the clock may have been set back since it started
@@ -342,6 +358,8 @@ def _is_there(path: Path) -> bool:
 @cache
 def _client(uri: str) -> MlflowClient:
     """One client for many questions; what it keeps open to a database, MLflow keeps once for each uri."""
+    from mlflow import MlflowClient
+
     return MlflowClient(uri)
 
 

@@ -8,14 +8,18 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ablation.errors import StoreError, UsageError, one_line
 from ablation.records import STATES, Plan, RunRecord, StudyRecord
 from ablation.tracking import artifacts, histories
 from ablation.tracking.histories import Points, number_in_store
 from ablation.tracking.run_places import RunPlaces, current_artifacts
-from ablation.tracking.store import DISPLAY_NAME, Run, Store
+from ablation.tracking.store import DISPLAY_NAME, Store
 from ablation.tracking.study_folder import read_plan, study_folder
+
+if TYPE_CHECKING:
+    from ablation.tracking.store import Run
 
 log = logging.getLogger(__name__)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ablation.config import OptimConfig
+from ablation.training.eager_optimizers import SGD, AdamW
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
@@ -24,9 +25,9 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimi
         {"params": others, "weight_decay": 0.0},
     ]
     if config.name == "adamw":
-        return torch.optim.AdamW(groups, lr=config.lr, betas=(config.momentum, 0.999), fused=True)
+        return AdamW(groups, lr=config.lr, betas=(config.momentum, 0.999), fused=True)
     nesterov = config.nesterov and config.momentum > 0
-    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov, fused=True)
+    return SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov, fused=True)
 
 
 def scaled_to_batch(config: OptimConfig, batch_size: int) -> OptimConfig:

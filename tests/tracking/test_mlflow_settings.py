@@ -22,4 +22,4 @@ def test_mlflow_may_not_unpickle_and_is_told_before_it_is_imported() -> None:
     assert result.stdout.split() == ["False", "True"]
     lines = (ROOT / "ablation" / "tracking" / "store.py").read_text().splitlines()
     told = next(n for n, line in enumerate(lines) if "MLFLOW_ALLOW_PICKLE_DESERIALIZATION" in line)
-    assert told < next(n for n, line in enumerate(lines) if re.match(r"(from|import) mlflow", line))
+    assert told < next(n for n, line in enumerate(lines) if re.match(r"\s*(from|import) mlflow", line))

@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, special, stats
+from scipy import special
 
 MOST_PAIRS = 100_000
 """Searches end here: a study that needs more is impossible in practice."""
@@ -26,7 +26,7 @@ _POINTS, _WEIGHTS = (_POINTS + 1) / 2, _WEIGHTS / 2
 @lru_cache(maxsize=1024)
 def _estimated(df: float) -> NDArray[np.float64]:
     """Estimated over true standard error, sqrt(chi^2_df / df), at the points."""
-    return np.asarray(np.sqrt(stats.chi2.ppf(_POINTS, df) / df), np.float64)
+    return np.asarray(np.sqrt(special.chdtri(df, 1 - _POINTS) / df), np.float64)
 
 
 def power_of_difference(
@@ -50,7 +50,7 @@ def power_of_difference(
     error, df = _error(sd, n, image_se)
     if error == 0:
         return 1.0 if effect else 1 - level
-    spread = _estimated(df) * stats.t.ppf((1 + level) / 2, df)
+    spread = _estimated(df) * special.stdtrit(df, (1 + level) / 2)
     shift = abs(effect) / error
     # The noncentral t by its definition: scipy's is NaN in the far tail.
     return float((special.ndtr(shift - spread) + special.ndtr(-shift - spread)) @ _WEIGHTS)
@@ -77,7 +77,7 @@ def power_of_equivalence(
     error, df = _error(sd, n, image_se)
     if error == 0:
         return 1.0 if abs(true) < margin else 0.0
-    spread = _estimated(df) * stats.t.ppf(level, df)
+    spread = _estimated(df) * special.stdtrit(df, level)
     above = special.ndtr((margin - true) / error - spread)
     below = special.ndtr((-margin - true) / error + spread)
     return float(np.maximum(above - below, 0) @ _WEIGHTS)
@@ -99,9 +99,12 @@ def detectable_effect(n: int, power: float = 0.8, level: float = 0.95) -> float:
     """
     if n < 2:
         return math.inf
-    return float(
-        optimize.brentq(lambda effect: power_of_difference(effect, 1.0, n, level) - power, 1e-6, 100.0)
-    )
+    low, high = 0.0, 100.0
+    for _ in range(60):  # halved to 1e-16; scipy.optimize would take longer to import than this to compute
+        middle = (low + high) / 2
+        below = power_of_difference(middle, 1.0, n, level) < power
+        low, high = (middle, high) if below else (low, middle)
+    return high
 
 
 def seeds_to_detect(

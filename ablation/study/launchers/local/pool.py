@@ -21,12 +21,10 @@ from ablation.study.terminal.progress import Observer
 
 log = logging.getLogger(__name__)
 
-# What every run would import anyway, some of it late and in hiding (an optimizer imports torch._dynamo): the
-# server that runs are forked from does it once. One that does not exist in some version is passed over.
+# What every run would import anyway, some of it late: the server that runs are forked from does it once. One
+# that does not exist in some version is passed over.
 PRELOADED = [
     "ablation.study.launchers.local.child",
-    "torch._inductor.config",
-    "torch._dynamo",
     "mlflow.store.tracking.sqlalchemy_store",
 ]
 
