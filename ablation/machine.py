@@ -96,7 +96,7 @@ def set_up_torch(threads: int | None, deterministic: bool, fixed_size: bool = Tr
         torch.set_num_threads(threads)
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    # As use_deterministic_algorithms(deterministic, warn_only=True), which imports torch's compiler: a second.
+    # As use_deterministic_algorithms(..., warn_only=True), which imports torch's compiler: a second.
     torch.set_deterministic_debug_mode("warn" if deterministic else "default")
     torch.backends.cudnn.benchmark = fixed_size and not deterministic
     torch.backends.cudnn.allow_tf32 = False
