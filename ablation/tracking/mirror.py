@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ablation.errors import one_line
-from ablation.tracking.run_folder import RunFolder
+from ablation.tracking.run_folder import NewMetrics, RunFolder
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class Mirror:
         self.store = store
         self.folder = folder
         self.strict = strict
-        self._pushed = 0
+        self._new = NewMetrics(folder)
         self._run: str | None = None
         self._former: str | None = None
         self._known: dict[str, set[int]] = {}
@@ -160,7 +160,7 @@ class Mirror:
             identity = self.folder.read_json("run.json")
             self._run = store.open_run(identity, self.folder.path.absolute(), started, self._tags())
             if self._run != self._former:
-                self._pushed, self._known = 0, {}
+                self._new, self._known = NewMetrics(self.folder), {}
         return self._run
 
     def _start(self, store: TrackingStore) -> None:
@@ -170,7 +170,7 @@ class Mirror:
 
     def _push(self, store: TrackingStore) -> None:
         run = self._open(store)
-        for line in self.folder.settled_metrics()[self._pushed :]:
+        for line in self._new.lines(self.folder.settled_epoch):
             # A line of training begins with another metric than one of a later evaluation on test.
             first = next(iter(line["metrics"]))
             if first not in self._known:
@@ -178,7 +178,7 @@ class Mirror:
                 self._known[first] = store.epochs_logged(run, first)
             if line["epoch"] not in self._known[first]:
                 store.log_points(run, line)
-            self._pushed += 1
+                self._known[first].add(line["epoch"])
 
     def _content(self, store: TrackingStore, artifacts: list[Path]) -> None:
         self._push(store)

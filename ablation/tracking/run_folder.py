@@ -16,6 +16,7 @@ DONE             written last: FINISHED or DIVERGED, nothing left to do
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import threading
@@ -184,34 +185,17 @@ class RunFolder:
 
     def metrics(self) -> list[dict[str, Any]]:
         """Every whole line; a last line that a crash cut off is left out."""
-        path = self.file("metrics.jsonl")
-        try:
-            texts = path.read_bytes().split(b"\n")
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise StoreError(f"{path}: cannot be read ({error.strerror})") from None
-        lines: list[dict[str, Any]] = []
-        for number, text in enumerate(texts, 1):
-            if not text:
-                continue
-            try:
-                line = _metrics_line(text.decode("utf-8"))
-                if lines and line["epoch"] < lines[-1]["epoch"] + (not _is_of_test(line)):
-                    raise ValueError(f"epoch {line['epoch']} comes after epoch {lines[-1]['epoch']}")
-                lines.append(line)
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-                if number < len(texts):
-                    excerpt = one_line(text[:60].decode("utf-8", "backslashreplace"))
-                    raise StoreError(f"{path}:{number}: {_reason(error)}: {excerpt}; {REDO}") from None
-        return lines
+        return list(NewMetrics(self).lines())
 
     def settled_metrics(self) -> list[dict[str, Any]]:
         """The lines that no resuming can replace: up to the newest checkpoint, or all once it is DONE."""
-        if self.file("DONE").exists():
-            return self.metrics()
-        newest = self.checkpoint_epoch
-        return [line for line in self.metrics() if line["epoch"] <= newest]
+        settled = self.settled_epoch
+        return [line for line in self.metrics() if line["epoch"] <= settled]
+
+    @property
+    def settled_epoch(self) -> float:
+        """The last epoch that no resuming trains again: the newest checkpoint's; infinite once it is DONE."""
+        return math.inf if self.file("DONE").exists() else self.checkpoint_epoch
 
     @property
     def checkpoint_epoch(self) -> int:
@@ -223,6 +207,69 @@ class RunFolder:
         """Drop what lies beyond `epoch`: those epochs are about to be trained again."""
         lines = [json.dumps(line) for line in self.metrics() if line["epoch"] <= epoch]
         write_text(self.file("metrics.jsonl"), "".join(line + "\n" for line in lines))
+
+
+class NewMetrics:
+    """Reads metrics.jsonl while it grows, every line once.
+
+    Where the file was replaced or shortened since, as by a resumed run, it is read from its start.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._path = folder.file("metrics.jsonl")
+        self._start_anew(0)
+
+    def _start_anew(self, file: int) -> None:
+        self._file, self._offset, self._number, self._epoch = file, 0, 1, 0
+
+    def lines(self, until: float = math.inf) -> Iterator[dict[str, Any]]:
+        """The lines up to epoch `until` that were not read yet; a last one that a crash cut off is left out.
+
+        A line has been read once the next one is asked for: one that could not be used comes again.
+
+        Raises:
+            StoreError: a line is damaged.
+        """
+        *texts, rest = self._unread().split(b"\n")
+        for text, end in [*((text, 1) for text in texts), (rest, 0)]:
+            line = self._line(text, whole=bool(end))
+            if line is not None:
+                if line["epoch"] > until:
+                    return
+                yield line
+                self._epoch = line["epoch"]
+            if line is not None or end:
+                self._offset += len(text) + end
+                self._number += end
+
+    def _unread(self) -> bytes:
+        try:
+            with self._path.open("rb") as file:
+                stat = os.fstat(file.fileno())
+                if stat.st_ino != self._file or stat.st_size < self._offset:
+                    self._start_anew(stat.st_ino)
+                file.seek(self._offset)
+                return file.read()
+        except FileNotFoundError:
+            self._start_anew(0)
+            return b""
+        except OSError as error:
+            raise StoreError(f"{self._path}: cannot be read ({error.strerror})") from None
+
+    def _line(self, text: bytes, whole: bool) -> dict[str, Any] | None:
+        """The line of a text; None where it holds none, or is the cut-off end of the file."""
+        if not text:
+            return None
+        try:
+            line = _metrics_line(text.decode("utf-8"))
+            if self._epoch and line["epoch"] < self._epoch + (not _is_of_test(line)):
+                raise ValueError(f"epoch {line['epoch']} comes after epoch {self._epoch}")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            if not whole:
+                return None
+            excerpt = one_line(text[:60].decode("utf-8", "backslashreplace"))
+            raise StoreError(f"{self._path}:{self._number}: {_reason(error)}: {excerpt}; {REDO}") from None
+        return line
 
 
 def _is_of_test(line: dict[str, Any]) -> bool:

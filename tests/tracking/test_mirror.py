@@ -12,7 +12,7 @@ import pytest
 from helpers.store import run_folder
 
 from ablation.tracking.mirror import Mirror, RetryQueue
-from ablation.tracking.run_folder import RunFolder
+from ablation.tracking.run_folder import NewMetrics, RunFolder
 from ablation.tracking.store import Store
 
 
@@ -62,6 +62,16 @@ class Flaky:
 
     def errors(self) -> Any:
         return nullcontext()
+
+
+class Local(Flaky):
+    """The same as a file of this machine, which is written at once."""
+
+    local = True
+
+    def log_points(self, run: str, line: dict[str, Any]) -> None:
+        for name, value in line["metrics"].items():
+            self.points.setdefault((line["epoch"], name), []).append(value)
 
 
 def epoch(folder: RunFolder, number: int) -> None:
@@ -127,3 +137,53 @@ def test_work_that_always_fails_does_not_block_other_work() -> None:
     queue.put(lambda done: reached.set() or True)
     assert reached.wait(60)
     assert not queue.close(0.1)
+
+
+def test_each_line_is_read_once_and_a_resumed_run_is_read_anew(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path)
+    new = NewMetrics(folder)
+    assert list(new.lines()) == []
+    for number in (1, 2, 3):
+        folder.append_metrics(number, {"val/AP": number / 100})
+    assert [line["epoch"] for line in new.lines(until=2)] == [1, 2]
+    path = folder.file("metrics.jsonl")
+    with path.open("ab") as file:
+        file.write(b'{"epoch": 4, "time_')  # a crash, or a write under way
+    assert [line["epoch"] for line in new.lines()] == [3]
+    # What was read before is not looked at again: this damage would be refused.
+    content = path.read_bytes()
+    path.write_bytes(b"x" * 20 + content[20:])
+    with path.open("ab") as file:
+        file.write(b'ms": 1, "metrics": {"val/AP": 0.04}}\n')
+    assert [line["epoch"] for line in new.lines()] == [4]
+    path.write_bytes(content[: content.rindex(b"\n") + 1])
+    folder.truncate_metrics(2)
+    folder.append_metrics(3, {"val/AP": 0.5})
+    assert [(line["epoch"], line["metrics"]["val/AP"]) for line in new.lines()] == [
+        *((1, 0.01), (2, 0.02), (3, 0.5))
+    ]
+
+
+def test_a_line_that_could_not_be_used_comes_again(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path)
+    for number in (1, 2, 3):
+        folder.append_metrics(number, {"val/AP": 0.5})
+    new = NewMetrics(folder)
+    for line in new.lines():
+        if line["epoch"] == 2:
+            break
+    assert [line["epoch"] for line in new.lines()] == [2, 3]
+
+
+def test_pushing_takes_the_same_reading_for_each_epoch(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path)
+    mirror = Mirror(Local(), folder)
+    mirror.start()
+    read = []
+    new = mirror._new
+    unread = new._unread
+    new._unread = lambda: read.append(text := unread()) or text  # type: ignore[method-assign, func-returns-value]
+    for number in range(1, 41):
+        epoch(folder, number)
+        mirror.push()
+    assert sum(map(len, read)) == folder.file("metrics.jsonl").stat().st_size
