@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.command import launch_counts
 from helpers.fault_trials import (
     ROOT,
     RUN,
@@ -145,7 +146,7 @@ def goes_on(forks: Forks, folder: Path, reference: Reference, forked: bool) -> N
     kept = {run: [line["time_ms"] for line in RunFolder(run).settled_metrics()] for run in run_paths(folder)}
     code, text = Launcher(forks, folder, forked).end()
     assert code == 0, text[-2000:]
-    assert f"{len(done)} done already, {3 - len(done)} to do" in text, text[-2000:]
+    assert launch_counts(text) == {"done": len(done), "to do": 3 - len(done)}
     for run, stamp in done.items():
         assert (run / "metrics.jsonl").stat().st_mtime_ns == stamp, "a finished run was trained again"
     for run, times in kept.items():

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -111,6 +112,12 @@ def error_line(result: subprocess.CompletedProcess[str]) -> str:
     lines = [line for line in result.stderr.splitlines() if line.startswith("ablation: ")]
     assert len(lines) == 1, result.stderr
     return lines[0]
+
+
+def launch_counts(text: str) -> dict[str, int]:
+    """How many runs a launch found in which state, such as {"done": 6, "to do": 3}."""
+    (line,) = [line for line in text.splitlines() if re.search(r"\d+ arms?, \d+ runs?, ", line)]
+    return {state: int(number) for number, state in re.findall(r"(\d+) (done|to do|pruned|failed)", line)}
 
 
 def run_folders(folder: Path) -> list[Path]:

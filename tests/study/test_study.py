@@ -6,7 +6,7 @@ import json
 import shlex
 from pathlib import Path
 
-from helpers.command import TINY, ablation, notes, run_folders
+from helpers.command import TINY, ablation, launch_counts, notes, run_folders
 from helpers.store import store_in
 
 from ablation.study.app import study_runs
@@ -33,9 +33,9 @@ def test_arms_with_one_seed_see_the_same_first_and_last_batch(finished_study: Pa
 def test_launching_again_trains_nothing_and_a_new_seed_trains_only_itself(copied_study: Path) -> None:
     before = {run: (run / "metrics.jsonl").stat().st_mtime_ns for run in run_folders(copied_study)}
     result = ablation(copied_study, "train", "-m", "sweeps=little", *TINY)
-    assert "6 done already, 0 to do" in result.stderr
+    assert launch_counts(result.stderr) == {"done": 6, "to do": 0}
     result = ablation(copied_study, "train", "-m", "sweeps=little", *TINY, "seeds=[0,1,2]")
-    assert "6 done already, 3 to do" in result.stderr
+    assert launch_counts(result.stderr) == {"done": 6, "to do": 3}
     after = {run: (run / "metrics.jsonl").stat().st_mtime_ns for run in run_folders(copied_study)}
     assert len(after) == 9 and all(after[run] == time for run, time in before.items())
 

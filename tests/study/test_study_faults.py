@@ -9,7 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from helpers.command import TINY, ablation, error_line, metrics, run_folders
+from helpers.command import TINY, ablation, error_line, launch_counts, metrics, run_folders
 from helpers.shared import put_store
 from helpers.store import store_in
 
@@ -53,7 +53,7 @@ def test_a_run_that_is_killed_is_named_and_goes_on_when_launched_again(tmp_path:
     # Somebody ended it, it did not fail: the next launch takes it up without being asked to.
     assert {run.state for run in load_study(store_in(tmp_path), "default").runs} == {"FINISHED", "KILLED"}
 
-    assert "1 done already, 1 to do" in ablation(tmp_path, *command).stderr
+    assert launch_counts(ablation(tmp_path, *command).stderr) == {"done": 1, "to do": 1}
     assert [line["epoch"] for line in metrics(lines.parent)] == list(range(1, 7))
     ablation(tmp_path, "train", *TINY, "loss=focal", "train.epochs=6", "out=undisturbed", "tracking=none")
     (left_alone,) = (tmp_path / "undisturbed").glob("*/*/*")

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from helpers.command import TINY, ablation, error_line, run_folders
+from helpers.command import TINY, ablation, error_line, launch_counts, run_folders
 from helpers.studies import put_sweep
 
 from ablation.study.forecast.seeds import seeds_text
@@ -88,7 +88,7 @@ def test_plan_afterwards_knows_time_disk_and_spread_and_writes_nothing(pruned: P
 def test_pruned_runs_stay_so_with_halving_and_go_on_without(pruned: Path) -> None:
     halving = ["halving.enabled=true", "halving.rungs=[1]"]
     again = ablation(pruned, "train", "-m", "sweeps=little", *TINY, *halving)
-    assert "4 done already, 0 to do, 2 pruned before" in again.stderr
+    assert launch_counts(again.stderr) == {"done": 4, "to do": 0, "pruned": 2}
     assert {"PRUNED"} in states(pruned).values()
     ablation(pruned, "train", "-m", "sweeps=little", *TINY)
     assert all(found == {"FINISHED"} for found in states(pruned).values())
@@ -104,7 +104,7 @@ def test_failed_runs_are_redone_only_when_asked(tmp_path: Path) -> None:
     folder.file("DONE").unlink()
     folder.set_state("FAILED", "RuntimeError: as it was")
     result = ablation(tmp_path, "train", "-m", *arms, check=1)
-    assert "0 done already, 1 to do, 1 failed before" in result.stderr
+    assert launch_counts(result.stderr) == {"done": 0, "to do": 1, "failed": 1}
     assert error_line(result) == (
         "ablation: 1 of 2 runs FAILED before and were left alone: focal-alpha=0.25-gamma=1 seed 0: "
         "RuntimeError: as it was; retry=failed redoes them"
