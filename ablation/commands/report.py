@@ -9,8 +9,10 @@ from ablation.analyse.detections.run_files import RunArtifacts
 from ablation.analyse.report.formats import escape_markdown
 from ablation.analyse.report.report import ReportFiles, write_report
 from ablation.analyse.report.settings import ReportSettings
+from ablation.analyse.report.settle_path import SettlePath, read_settle_path
 from ablation.analyse.verdict.confirmation import read_confirmation
 from ablation.commands.arguments import STORE, Arguments
+from ablation.errors import UsageError
 from ablation.files import safe_name, sha256_text, write_json
 from ablation.records import StudyRecord, metric_and_level
 from ablation.study.study_list import VERDICT_FILE, require_study
@@ -27,7 +29,9 @@ def run(arguments: list[str]) -> int:
     """Write the report, attach it in MLflow, print the table and the verdict; returns the exit code."""
     args = Arguments.parse("report", arguments, _DEFAULTS)
     require_study("report", args.text("study"), args.path("out"))
-    name, out, partial = args.text("study"), args.path("out"), args.flag("partial")
+    out, partial = args.path("out"), args.flag("partial")
+    path = read_settle_path(out, args.text("study"))
+    name = args.text("study") if path is None else _decision_of(path)
     store = args.store()
     study = load_study(store, name, out)
     declared_metric, level = metric_and_level(study.declared)
@@ -40,6 +44,7 @@ def run(arguments: list[str]) -> int:
         checks=out / "check",
         link=lambda run_id: f"{ui}/#/experiments/{experiment}/runs/{run_id}",
         confirmation=read_confirmation(study_folder(out, name)),
+        path=path,
     )
     artifacts = RunArtifacts(study, lambda run_id, path: fetch_artifact(store, run_id, path))
     declared = settings.metric == declared_metric
@@ -60,6 +65,20 @@ def run(arguments: list[str]) -> int:
     program = sys.argv[0] if Path(sys.argv[0]).name == "ablation" else "ablation"
     print(f"MLflow: {ui}{page}  (while `{program} ui` runs)")
     return 0
+
+
+def _decision_of(path: SettlePath) -> str:
+    """The study whose report a settle's is.
+
+    Raises:
+        UsageError: it has not begun.
+    """
+    if path.stage == "exploration":
+        raise UsageError(
+            f"study={path.study}: this settle is still in its exploration, which no report is drawn from; "
+            f"`ablation status study={path.study}` shows where it is"
+        )
+    return path.decision_study
 
 
 def report_folder(metric: str, declared: str) -> str:

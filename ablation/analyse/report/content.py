@@ -20,6 +20,7 @@ from ablation.analyse.report.formats import Table
 from ablation.analyse.report.html import Answer, Page, RunLine, Snippet, picture
 from ablation.analyse.report.recommendation import arm_threshold, overrides
 from ablation.analyse.report.settings import Link, ReportSettings
+from ablation.analyse.report.settle_section import PathSection
 from ablation.analyse.tables import table
 from ablation.analyse.tables.held_fixed import is_free
 from ablation.analyse.tables.settings import format_setting, parse_setting
@@ -35,6 +36,7 @@ def build(
     artifacts: RunArtifacts,
     drawn: DrawnFigures,
     examples: Examples,
+    path: PathSection,
     settings: ReportSettings,
 ) -> Page:
     """Collect the page.
@@ -56,6 +58,7 @@ def build(
         use_text=_use_text(verdict),
         arms=replace(arms, marked=recommended),
         arm_notes=list(markdown.notes(view, verdict)),
+        path=path.parts,
         pictures=[
             picture(figure.name, figure.title, figure.caption_for(view), drawn.files[figure.name])
             for figure in discovered

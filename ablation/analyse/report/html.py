@@ -85,6 +85,16 @@ class RunLine:
 
 
 @dataclass(frozen=True)
+class PathPart:
+    """A heading with text, a picture and a table; what is missing is not shown."""
+
+    title: str
+    notes: tuple[str, ...] = ()
+    picture: Picture | None = None
+    table: Table | None = None
+
+
+@dataclass(frozen=True)
 class Page:
     """All that the template shows, in its order; texts are plain and get escaped."""
 
@@ -97,6 +107,7 @@ class Page:
     use_text: str
     arms: Table
     arm_notes: Sequence[str]
+    path: Sequence[PathPart]
     pictures: Sequence[Picture]
     not_drawn: Sequence[tuple[str, str]]
     examples_text: str

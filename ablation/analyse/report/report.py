@@ -17,6 +17,7 @@ from ablation.analyse.report.examples import write_examples
 from ablation.analyse.report.html import render
 from ablation.analyse.report.recommendation import arm_threshold
 from ablation.analyse.report.settings import ReportSettings
+from ablation.analyse.report.settle_section import PathSection, settle_section
 from ablation.analyse.tables import table
 from ablation.analyse.verdict.verdict import StudyVerdict, judge, judged
 from ablation.analyse.view import StudyView, study_view
@@ -43,6 +44,7 @@ class ReportFiles:
         verdict: all that the statistics say.
         drawn: the figures.
         examples: the files of the example images.
+        path: the files of the pictures of a settle's path.
     """
 
     folder: Path
@@ -52,6 +54,7 @@ class ReportFiles:
     verdict: StudyVerdict
     drawn: DrawnFigures
     examples: tuple[Path, ...]
+    path: tuple[Path, ...] = ()
 
     @property
     def headline(self) -> str:
@@ -86,7 +89,7 @@ class ReportFiles:
     @property
     def files(self) -> list[Path]:
         """Every file of the report."""
-        return [self.page, *self.tables.values(), *self.drawn.paths, *self.examples]
+        return [self.page, *self.tables.values(), *self.drawn.paths, *self.examples, *self.path]
 
 
 def write_report(
@@ -121,8 +124,9 @@ def write_report(
     view = judged(view, verdict)
     drawn = draw_figures(view, folder)
     examples = write_examples(view, verdict, artifacts, folder)
+    path = PathSection() if settings.path is None else settle_section(settings.path, folder)
     page = folder / "report.html"
-    write_text(page, render(build(view, verdict, artifacts, drawn, examples, settings)))
+    write_text(page, render(build(view, verdict, artifacts, drawn, examples, path, settings)))
     return ReportFiles(
         folder=folder,
         page=page,
@@ -130,7 +134,8 @@ def write_report(
         text=markdown.terminal(view),
         verdict=verdict,
         drawn=drawn,
-        examples=tuple(path for example in examples.images for path in example.files),
+        examples=tuple(file for example in examples.images for file in example.files),
+        path=path.files,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ablation.analyse.report.settle_path import SettlePath
 from ablation.analyse.verdict.confirmation import StudyConfirmation
 from ablation.errors import UsageError
 from ablation.records import DEFAULT_LEVEL, DEFAULT_METRIC
@@ -30,6 +31,7 @@ class ReportSettings:
         checks: the folder of `ablation check`'s results, for the section about the data; None: none.
         link: to the runs in MLflow's UI.
         confirmation: of the study by `ablation confirm`; None: there was none.
+        path: of the `ablation settle` whose decision the study is; None: it is of none.
 
     Raises:
         UsageError: the level is out of range.
@@ -41,6 +43,7 @@ class ReportSettings:
     checks: Path | None = None
     link: Link = no_link
     confirmation: StudyConfirmation | None = None
+    path: SettlePath | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.level < 1:

@@ -46,10 +46,20 @@ def read_test(choice: Choice, out: Path, store: Store | None) -> int:
     """
     planned = read_plan(plan_file(out, choice.name)).runs
     folders = [RunFolder.of(out, choice.name, run.arm, run.seed, run.key) for run in planned]
+    return evaluate_on_test(choice.name, folders, store)
+
+
+def evaluate_on_test(study: str, folders: Sequence[RunFolder], store: Store | None) -> int:
+    """Evaluate these runs of a study on the test split, once each; returns how many finished.
+
+    Raises:
+        AblationError: one of them has not ended.
+        UsageError, DataError: the data set has no test split, or it is damaged.
+    """
     open_ones = [folder for folder in folders if folder.state not in ("FINISHED", "DIVERGED")]
     if open_ones:
         raise AblationError(
-            f"{len(open_ones)} of {len(folders)} runs of {choice.name} have not ended "
+            f"{len(open_ones)} of {len(folders)} runs of {study} have not ended "
             f"({open_ones[0].path}: {open_ones[0].state}); the test split is read when all have"
         )
     finished = [folder for folder in folders if folder.state == "FINISHED"]

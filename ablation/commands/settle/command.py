@@ -1,23 +1,61 @@
-"""The arguments of `ablation settle`."""
+"""The arguments of `ablation settle`, and what it prints."""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
+from pathlib import Path
+
+from ablation.commands import report
 from ablation.commands.arguments import Arguments
 from ablation.commands.settle.design import LOOKS
-from ablation.commands.settle.settle import Budget, settle
+from ablation.commands.settle.settle import Settling
+from ablation.commands.settle.state import Budget, Settled
 from ablation.commands.settle.text import summary
-from ablation.errors import UsageError
+from ablation.config import RunConfig
+from ablation.errors import AblationError, UsageError
+from ablation.study.study_list import command as shell_command
+
+ARGUMENTS = {"max_seeds": str(LOOKS[-1]), "budget_h": "", "budget_runs": ""}
+"""With their defaults; every other argument is one of `ablation train`."""
+
+log = logging.getLogger(__name__)
 
 
 def run(arguments: list[str]) -> int:
     """Go on until the question is answered or the budget is spent; returns the exit code."""
-    known = {"max_seeds": str(LOOKS[-1]), "budget_h": "", "budget_runs": ""}
-    args = Arguments.parse("settle", arguments, known, overrides=True)
+    settling = settling_of(Arguments.parse("settle", arguments, ARGUMENTS, overrides=True))
+    state = settling.go_on()
+    print("\n".join(summary(state)))
+    if state.decision is not None and state.decision.looks:
+        print(_report(state, settling.config))
+    return 0
+
+
+def settling_of(args: Arguments) -> Settling:
+    """What these arguments ask for, checked and declared."""
     budget = Budget(_hours(args.text("budget_h")), _runs(args.text("budget_runs")))
     overrides = [argument for argument in args.overrides if argument not in ("-m", "--multirun")]
-    state = settle(overrides, max_seeds=_whole(args.text("max_seeds"), "max_seeds"), budget=budget)
-    print("\n".join(summary(state)))
-    return 0
+    return Settling(overrides, max_seeds=_whole(args.text("max_seeds"), "max_seeds"), budget=budget)
+
+
+def _report(state: Settled, config: RunConfig) -> str:
+    """Write the report; where it lies, or the command that writes it."""
+    arguments = [f"study={state.design.study}", f"out={config.out}"]
+    tracking = config.tracking
+    arguments += [f"uri={tracking.uri}"] if tracking.uri else []
+    arguments += [f"artifacts={tracking.artifacts}"] if tracking.artifacts else []
+    printed = io.StringIO()
+    try:
+        if not tracking.enabled:
+            raise UsageError("tracking is off")
+        with contextlib.redirect_stdout(printed):
+            report.run(arguments)
+    except AblationError as error:  # the answer stands all the same
+        log.warning("the report was not written: %s", error)
+        return f"report: {shell_command('report', state.design.study, Path(config.out))} writes it"
+    return next(line for line in printed.getvalue().splitlines() if line.startswith("report: "))
 
 
 def _whole(text: str, key: str) -> int:

@@ -51,6 +51,7 @@ class Look:
         pairs: of these, both runs finished.
         difference: mean of the other loss - BCE, in the metric's units.
         low, high: repeated confidence interval, which holds at all looks together.
+        se, df: standard error of the difference and its degrees of freedom.
         p, p_limit: two-sided p and the nominal level below which it decides.
         tost_p, tost_limit: likewise of equivalence.
         verdict: better, worse, equivalent, inconclusive (last look only) or "go on".
@@ -62,6 +63,8 @@ class Look:
     difference: float
     low: float
     high: float
+    se: float
+    df: float
     p: float
     p_limit: float
     tost_p: float
@@ -140,6 +143,8 @@ def _look(pairs: int, comparison: Comparison, sequential: SequentialDesign) -> L
         difference=comparison.difference,
         low=comparison.low,
         high=comparison.high,
+        se=comparison.se,
+        df=comparison.df,
         p=comparison.p_t,
         p_limit=sequential.difference[index],
         tost_p=comparison.tost_p,

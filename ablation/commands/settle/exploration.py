@@ -81,6 +81,11 @@ class Exploration:
         """Whether there is nothing left to train."""
         return not self.missing
 
+    @property
+    def pair(self) -> tuple[str, str]:
+        """The finalists: the other loss, then BCE."""
+        return self.finalists[OTHERS], self.finalists[BCE]
+
 
 def explore(sides: Mapping[str, Sequence[str]], seeds: Sequence[int], results: Results) -> Exploration:
     """The state of the exploration that these results lead to.

@@ -10,11 +10,11 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from ablation.commands.settle.decision import GO_ON, Decision, decide
+from ablation.commands.settle import path_file
+from ablation.commands.settle.decision import decide
 from ablation.commands.settle.design import (
     FIRST_DECISION_SEED,
     SPENDING,
@@ -24,85 +24,45 @@ from ablation.commands.settle.design import (
     looks_for,
     sides_of,
 )
-from ablation.commands.settle.exploration import BCE, MOST_SEEDS, OTHERS, Exploration, explore
+from ablation.commands.settle.exploration import MOST_SEEDS, explore
+from ablation.commands.settle.held_out import FILE as TEST_FILE
+from ablation.commands.settle.held_out import has_test_split, held_out, read_held_out
 from ablation.commands.settle.runs import Stage
+from ablation.commands.settle.state import Budget, Settled, Spent
 from ablation.errors import AblationError, UsageError
 from ablation.files import write_json
 from ablation.study import app
-from ablation.study.execute import Prepared
+from ablation.study.execute import Prepared, store_of
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Budget:
-    """What may be spent, exploration included. None: no limit.
-
-    Attributes:
-        hours: of this machine, all its slots together.
-        runs: trainings.
-    """
-
-    hours: float | None = None
-    runs: int | None = None
-
-
-@dataclass(frozen=True)
-class Spent:
-    """What the runs so far have cost."""
-
-    runs: int
-    hours: float
-
-    def line(self) -> str:
-        """12 runs, 0.8 h."""
-        return f"{self.runs} runs, {self.hours:.2g} h of this machine"
-
-
-@dataclass(frozen=True)
-class Settled:
-    """Where a settle has got to.
-
-    Attributes:
-        exploration, decision: their states; no decision before the exploration has ended.
-        spent: runs and hours.
-        stopped: why it stopped before an answer; "" where it did not.
-    """
-
-    design: SettleDesign
-    exploration: Exploration
-    decision: Decision | None
-    spent: Spent
-    stopped: str
-
-
+NO_TEST = (
+    "no test split, so the verdict will rest on val alone; data.test_share=0.2 makes one (before training)"
+)
 _OF_THE_LAUNCH = ("hydra/", "hydra.", "retry=", "replace=")
 """Arguments that say how runs are launched. A run's command lacks them, so each launch is given them."""
 
 
-def settle(arguments: Sequence[str], *, max_seeds: int, budget: Budget) -> Settled:
-    """Go on until the question is answered or the budget is spent.
+class Settling:
+    """One launch of `settle`.
 
     Args:
         arguments: of `ablation train -m`: the study's file and overrides; its seeds are not used.
         max_seeds: largest number of decision seeds.
+        budget: of this launch.
 
     Raises:
         UsageError: no BCE, no other loss, another design under this name.
-        AblationError: a run failed, or did not end; the same command goes on.
     """
-    return Settling(arguments, max_seeds, budget).go_on()
-
-
-class Settling:
-    """One launch of `settle`."""
 
     def __init__(self, arguments: Sequence[str], max_seeds: int, budget: Budget) -> None:
         runs, capacity = app.study_runs([*_without_seeds(arguments), f"seeds={list(range(MOST_SEEDS))}"])
         first = runs[0].config
         if first.halving.enabled:
             raise UsageError("halving.enabled: settle ends arms early in its own way; set it to false")
-        self.slots, self.budget = capacity.slots, budget
+        self.config, self.slots, self.budget = first, capacity.slots, budget
+        self.has_test = has_test_split(runs[0])
         arms = {str(run.config.arm): run for run in reversed(runs)}
         self.design = declare(Path(first.out), _design(runs, max_seeds))
         base = Stage(
@@ -120,30 +80,35 @@ class Settling:
         )
 
     def go_on(self) -> Settled:
-        """Launch what is missing until nothing is."""
+        """Launch what is missing until nothing is, or the budget is spent.
+
+        Raises:
+            AblationError: a run failed, or did not end; the same command goes on.
+        """
+        if not self.has_test:
+            log.info("settle %s: %s", self.design.study, NO_TEST)
         launched: tuple[tuple[str, int], ...] = ()
         while True:
             state = self.state()
-            self._write(state)
-            if state.exploration.lost or (state.decision is not None and not state.decision.missing):
+            state = replace(state, stopped="" if state.ended else self._over_budget(state))
+            if state.ended:
+                state = self._with_test(state)
+            write_json(self._file(path_file.FILE), path_file.as_json(state))
+            if state.ended or state.stopped:
                 return state
             stage = self.exploration if state.decision is None else self.decision
-            missing = (state.exploration if state.decision is None else state.decision).missing
-            if missing == launched:  # what could not be trained once would be launched for ever
-                arm, seed = missing[0]
+            if state.missing == launched:  # what could not be trained once would be launched for ever
+                arm, seed = state.missing[0]
                 raise AblationError(
-                    f"study {stage.study}: {len(missing)} runs were launched and have not ended (the first: "
+                    f"study {stage.study}: {len(launched)} runs were launched and have not ended (the first: "
                     f"{arm} seed {seed}); `ablation status study={stage.study}` says why. The same command "
                     "goes on"
                 )
-            stopped = self._over_budget(state.spent, len(missing))
-            if stopped:
-                return replace(state, stopped=stopped)
             for line in progress(state):
                 log.info(line)
-            arms = list(dict.fromkeys(arm for arm, _ in missing))
-            stage.launch(arms, sorted({seed for _, seed in missing}), self._declared(state))
-            launched = missing
+            arms = list(dict.fromkeys(arm for arm, _ in state.missing))
+            stage.launch(arms, sorted({seed for _, seed in state.missing}), self._declared(state))
+            launched = state.missing
 
     def state(self) -> Settled:
         """From the finished runs alone."""
@@ -153,12 +118,29 @@ class Settling:
         decision = None
         self.decision.results(design.metric)  # raises where a run lacks the metric
         if exploration.finalists:
-            finalists = (exploration.finalists[OTHERS], exploration.finalists[BCE])
-            decision = decide(self.decision.record(), design, finalists, exploration.spread)
+            decision = decide(self.decision.record(), design, exploration.pair, exploration.spread)
         folders = [*self.exploration.folders().values(), *self.decision.folders().values()]
         runs = sum(folder.file("metrics.jsonl").exists() for folder in folders)
         hours = (self.exploration.hours() + self.decision.hours()) / self.slots
-        return Settled(design, exploration, decision, Spent(runs, hours), "")
+        spent = Spent(runs, hours)
+        test = read_held_out(self._file(TEST_FILE))
+        return Settled(
+            design, exploration, results, decision, spent, self.budget, self.has_test, held_out=test
+        )
+
+    def _with_test(self, state: Settled) -> Settled:
+        """With what the test split says, where there is one and a verdict."""
+        if not self.has_test or state.decision is None or not state.decision.looks:
+            return state
+        store = store_of(self.config)
+        look = state.decision.looks[-1]
+        if state.held_out is None:
+            log.info("settle %s: reading the test split, once", self.design.study)
+        test = held_out(self.exploration.out, self.design, state.exploration.pair, look, store)
+        return replace(state, held_out=test)
+
+    def _file(self, name: str) -> Path:
+        return design_file(self.exploration.out, self.design.study).with_name(name)
 
     def _declared(self, state: Settled) -> dict[str, object]:
         """What the study of the next runs declares about its analysis."""
@@ -174,23 +156,19 @@ class Settling:
         prior = {"prior_sd": math.sqrt(spread.variance), "prior_df": spread.df} if spread.df else {}
         return analysis | {"looks": design.looks, "spending": SPENDING} | prior
 
-    def _over_budget(self, spent: Spent, missing: int) -> str:
+    def _over_budget(self, state: Settled) -> str:
         """Why the missing runs may not be launched; "" where they may."""
-        if self.budget.runs is not None and spent.runs + missing > self.budget.runs:
-            return f"budget_runs={self.budget.runs}: {spent.runs} are spent, the next step takes {missing}"
-        if self.budget.hours is not None and spent.runs:
-            cost = spent.hours / spent.runs * missing
-            if spent.hours + cost > self.budget.hours:
+        spent, missing, budget = state.spent, len(state.missing), self.budget
+        if budget.runs is not None and spent.runs + missing > budget.runs:
+            return f"budget_runs={budget.runs}: {spent.runs} are spent, the next step takes {missing}"
+        if budget.hours is not None and spent.runs:
+            cost = spent.hours_of(missing)
+            if spent.hours + cost > budget.hours:
                 return (
-                    f"budget_h={self.budget.hours:g}: {spent.hours:.2g} h are spent, the next step takes "
+                    f"budget_h={budget.hours:g}: {spent.hours:.2g} h are spent, the next step takes "
                     f"about {cost:.2g} h for {missing} runs"
                 )
         return ""
-
-    def _write(self, state: Settled) -> None:
-        """The path so far, for status and report; never read back to decide."""
-        path = design_file(self.exploration.out, self.design.study).with_name("settled.json")
-        write_json(path, as_json(state))
 
 
 def _without_seeds(arguments: Sequence[str]) -> list[str]:
@@ -199,6 +177,11 @@ def _without_seeds(arguments: Sequence[str]) -> list[str]:
 
 def _design(runs: Sequence[Prepared], max_seeds: int) -> SettleDesign:
     first = runs[0].config
+    if not first.analysis.metric.startswith("val/"):
+        raise UsageError(
+            f"analysis.metric={first.analysis.metric}: settle chooses and decides on val; take a metric such "
+            "as val/AP"
+        )
     arms = [(str(run.config.arm), type(run.config.loss).name()) for run in runs]
     keys = {str(run.config.arm): run.key for run in runs if run.config.seed == 0}
     return SettleDesign(
@@ -232,31 +215,3 @@ def progress(state: Settled) -> list[str]:
             f"{look.pairs} pairs, goes on"
         )
     return [*lines, f"settle {state.design.study}: decision, next look at {due} pairs"]
-
-
-def as_json(state: Settled) -> dict[str, Any]:
-    """Plain values; what is not a finite number becomes null."""
-    decision = state.decision
-    content: dict[str, Any] = _plain(
-        {
-            "study": state.design.study,
-            "rounds": [asdict(entry) for entry in state.exploration.rounds],
-            "finalists": state.exploration.finalists,
-            "lost": list(state.exploration.lost),
-            "looks": [asdict(look) for look in decision.looks] if decision else [],
-            "verdict": decision.verdict if decision else GO_ON,
-            "estimate": decision.estimate if decision else math.nan,
-            "spent": asdict(state.spent),
-        }
-    )
-    return content
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

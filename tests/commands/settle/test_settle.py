@@ -39,10 +39,11 @@ def test_settle_stops_at_its_budget_goes_on_and_the_report_agrees(tmp_path: Path
         STUDY.replace("  - {loss: bce, loss.pos_weight: 2}\n", "").replace("[1, 2]", "2")
     )
     stopped = in_this_process(folder, *ARGUMENTS, "budget_runs=5")
-    assert "budget_runs=5" in stopped.stdout and "No answer yet" in stopped.stdout
+    assert "budget_runs=5" in stopped.stdout and "Inconclusive within the budget" in stopped.stdout
+    assert "look (4 pairs) takes 8 more runs" in stopped.stdout
     assert run_folders(folder) == []  # the next step would have been too much
 
-    ended = ablation(folder, *ARGUMENTS)
+    ended = ablation(folder, *ARGUMENTS, figures=False)
     state = settled(folder)
     looks = state["looks"]
     assert isinstance(looks, list) and len(looks) == 1 and looks[0]["planned"] == 4
@@ -50,7 +51,18 @@ def test_settle_stops_at_its_budget_goes_on_and_the_report_agrees(tmp_path: Path
     assert ended.stdout.startswith("No useful difference")
     assert len(run_folders(folder)) == 8
 
-    report = ablation(folder, "report", "study=q_decide", figures=False).stdout
+    test = json.loads((folder / "runs" / "q" / "test.json").read_text())
+    assert test["metric"] == "test/AP" and test["pairs"] == 4 and f"{test['difference']:+.3f}" in ended.stdout
+    page = folder / "runs" / "q_decide" / "report" / "report.html"
+    assert str(page.relative_to(folder)) in ended.stdout
+    assert "Test split, read once" in page.read_text() and "figure-settle_looks" in page.read_text()
+
+    lines = [(run / "metrics.jsonl").read_text() for run in run_folders(folder)]
+    assert all(text.count('"test/AP"') == 1 for text in lines)
+    assert ablation(folder, *ARGUMENTS, figures=False).stdout == ended.stdout  # nothing is trained or read again
+    assert [(run / "metrics.jsonl").read_text() for run in run_folders(folder)] == lines
+
+    report = ablation(folder, "report", "study=q", figures=False).stdout
     assert "no useful difference" in report.lower()
 
     other = in_this_process(folder, *ARGUMENTS[:2], "max_seeds=6", *ARGUMENTS[3:], check=2)
