@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ablation.model.norm_act import norm_act, takes
+
 Activation = Literal["mish", "leaky"]
 
 BN_EPS = 1e-5
@@ -43,7 +45,10 @@ class ConvBNAct(nn.Module):
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.bn(self.conv(x))
+        x = self.conv(x)
+        if takes(x, self.bn):
+            return norm_act(x, self.bn, None if self.activation == "mish" else LEAKY_SLOPE)
+        x = self.bn(x)
         if self.activation == "mish":
             return F.mish(x)
         # In place: neither BN's nor LeakyReLU's gradient needs what is overwritten (Mish's does).

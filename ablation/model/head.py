@@ -74,6 +74,11 @@ class CellGrid:
         """Number of cells of each head; they sum to the number of entries."""
         return [anchors * rows * columns for anchors, rows, columns in self.shapes]
 
+    def at(self, cell: Tensor) -> CellGrid:
+        """The entries of some cells, an index each: tensors of the shape of `cell` in place of (cells,)."""
+        entries = (self.column, self.row, self.stride, self.anchor_px, self.scale_xy)
+        return CellGrid(*(entry[cell] for entry in entries), shapes=self.shapes)
+
 
 def cell_grid(layout: HeadLayout, height_px: int, width_px: int, device: torch.device) -> CellGrid:
     """The grid of `layout` for an input of that size. Build it once per size and keep it."""
@@ -138,7 +143,7 @@ def decode_boxes(raw: Tensor, grid: CellGrid) -> Tensor:
     exp would make the loss's gradient infinite long before the loss itself is.
     """
     centre = torch.stack([grid.column, grid.row], dim=-1)
-    scale = grid.scale_xy[:, None]
+    scale = grid.scale_xy[..., None]
     offset = scale * raw[..., 0:2].sigmoid() - (scale - 1) / 2
     size = raw[..., 2:4].clamp(max=10.0).exp() * grid.anchor_px
-    return torch.cat([(centre + offset) * grid.stride[:, None], size], dim=-1)
+    return torch.cat([(centre + offset) * grid.stride[..., None], size], dim=-1)

@@ -32,20 +32,20 @@ class SplitBody(nn.Module):
 
     def __init__(self, channels: int, inner: int) -> None:
         super().__init__()
-        self.part = channels // 2
+        self.channels, self.part = channels, channels // 2
         self.first = _block(channels, channels, 3)
         self.inner = nn.ModuleList(_block(self.part, self.part, 3) for _ in range(inner))
         self.last = _block(inner * self.part, channels, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.first(x)
-        part: Tensor = x[:, -self.part :]
+        untouched, part = self.first(x).split([self.channels - self.part, self.part], dim=1)
+        whole = [untouched, part]
         parts: list[Tensor] = []
         for block in self.inner:
             part = block(part)
             parts.insert(0, part)
         z = self.last(torch.cat(parts, dim=1))
-        return z, torch.cat([x, z], dim=1)
+        return z, torch.cat([*whole, z], dim=1)
 
     def slots(self, key: str) -> Iterator[ConvSlot]:
         """Its convolutions in file order; a third and further inner one has no name elsewhere."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ablation.boxes import ciou
 from ablation.errors import require
@@ -162,16 +163,18 @@ class Criterion:
         Args:
             raw: (batch, cells, 5 + classes), see flatten_outputs.
         """
-        predicted = decode_boxes(raw, grid)
-        assignment = self.assigner(boxes_cxcywh_px, labels, present, predicted.detach(), grid)
+        predicted = decode_boxes(raw.detach(), grid)
+        assignment = self.assigner(boxes_cxcywh_px, labels, present, predicted, grid)
+        # Box and class have a gradient at the matches only: their cells are gathered, and decoded again.
+        cells, objectness = _Fields.apply(raw, assignment.cell)  # type: ignore[no-untyped-call]
         heads = F.one_hot(assignment.head, len(self.layout.masks)).to(raw.dtype)
         count = self._count(assignment.matched.to(raw.dtype).sum(0) @ heads, raw.shape[0])
 
-        overlap, quality = self._overlap(predicted, assignment)
+        overlap, quality = self._overlap(decode_boxes(cells, grid.at(assignment.cell)), assignment)
         box = (torch.where(assignment.matched, 1 - overlap, 0.0).sum(0) @ heads) / count
-        classes = (self._classes(raw, assignment).sum(0) @ heads) / count
+        classes = (self._classes(cells, assignment).sum(0) @ heads) / count
         targets = self._targets(assignment, quality)
-        confidence = self._confidence(self.loss, raw[..., OBJECTNESS], targets, grid)
+        confidence = self._confidence(self.loss, objectness, targets, grid)
 
         return DeclaredTerms(
             box=self.config.box_gain * box.sum(),
@@ -188,7 +191,8 @@ class Criterion:
         """What the confidence loss is told about a batch, (batch, cells) each."""
         predicted = decode_boxes(raw, grid)
         assignment = self.assigner(boxes_cxcywh_px, labels, present, predicted, grid)
-        return self._targets(assignment, self._overlap(predicted, assignment)[1])
+        matches = predicted.gather(1, assignment.cell[..., None].expand(-1, -1, 4))
+        return self._targets(assignment, self._overlap(matches, assignment)[1])
 
     def calibrate(self, batches: Iterable[CalibrationBatch], grid: CellGrid) -> float:
         """Measure the gain of match_bce and keep it: sum |dL_bce/dz| / sum |dL_arm/dz|.
@@ -228,18 +232,16 @@ class Criterion:
             return torch.full_like(per_head, float(images))
         return (per_head if self.config.by_scale else per_head.sum().expand_as(per_head)).clamp(min=1)
 
-    def _overlap(self, predicted: Tensor, assignment: Assignment) -> tuple[Tensor, Tensor]:
-        """(batch, M) CIoU of each match, and the (batch, cells) detached IoU at positives."""
-        at = predicted.gather(1, assignment.cell[..., None].expand(-1, -1, 4))
-        complete, plain = ciou(at, assignment.boxes_cxcywh_px, self.config.detach_tradeoff)
-        quality = torch.zeros(assignment.positive.shape, device=predicted.device)
+    def _overlap(self, matches_cxcywh_px: Tensor, assignment: Assignment) -> tuple[Tensor, Tensor]:
+        """(batch, M) CIoU of each match's decoded box, and the (batch, cells) detached IoU at positives."""
+        complete, plain = ciou(matches_cxcywh_px, assignment.boxes_cxcywh_px, self.config.detach_tradeoff)
+        quality = torch.zeros(assignment.positive.shape, device=matches_cxcywh_px.device)
         matched_iou = torch.where(assignment.matched, plain.detach(), 0.0)
         return complete, quality.scatter_reduce(1, assignment.cell, matched_iou, "amax")
 
-    def _classes(self, raw: Tensor, assignment: Assignment) -> Tensor:
-        """(batch, M): sum over classes of BCE at each match, 0 elsewhere."""
-        fields = raw[..., FIRST_CLASS:]
-        logits = fields.gather(1, assignment.cell[..., None].expand(-1, -1, fields.shape[-1]))
+    def _classes(self, cells: Tensor, assignment: Assignment) -> Tensor:
+        """(batch, M): sum over classes of BCE at each match, 0 elsewhere, from the raw fields of its cell."""
+        logits = cells[..., FIRST_CLASS:]
         smooth = self.config.label_smoothing
         smoothed = assignment.classes * (1 - smooth) + smooth / 2
         loss = F.binary_cross_entropy_with_logits(logits, smoothed, reduction="none").sum(-1)
@@ -277,3 +279,25 @@ class Criterion:
             area = rows * columns * self.layout.strides[0] ** 2
             term = term * (area / self.config.reference_px**2)
         return term
+
+
+class _Fields(torch.autograd.Function):
+    """(batch, cells, 5 + classes) -> all fields of some cells, (batch, M, 5 + classes), and every objectness.
+
+    One gradient in the shape of the whole input is made and filled, not one for each of the two.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, raw: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        index = cell[..., None].expand(-1, -1, raw.shape[-1])
+        ctx.save_for_backward(index)
+        ctx.shape = raw.shape
+        return raw.gather(1, index), raw[..., OBJECTNESS].clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, cells: Tensor, objectness: Tensor) -> tuple[Tensor, None]:
+        (index,) = ctx.saved_tensors
+        gradient = cells.new_zeros(ctx.shape)
+        gradient[..., OBJECTNESS] = objectness
+        return gradient.scatter_add_(1, index, cells), None

@@ -346,6 +346,6 @@ def _built(config: RunConfig, num_classes: int, device: torch.device) -> tuple[D
     if config.model.weights is not None:
         loaded = load_weights(model, Path(config.model.weights), config.model.load_heads)
     model = model.to(device)
-    if config.train.channels_last:
+    if config.train.channels_last and device.type != "cpu":  # a CPU reorders kernels whatever their format is
         model = model.to(memory_format=torch.channels_last)
     return model, loaded

@@ -11,12 +11,13 @@ from helpers import criterion_oracle as oracle
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from ablation.boxes import cxcywh_to_xyxy, iou
 from ablation.config.typed import filled
 from ablation.losses.base import ConfidenceLoss
 from ablation.losses.bce import BCE
 from ablation.losses.focal import Focal
 from ablation.model.head import HeadLayout, cell_grid, flatten_outputs
-from ablation.objective.assigner import Assigner, AssignerConfig
+from ablation.objective.assigner import Assigner, AssignerConfig, largest_iou
 from ablation.objective.criterion import Criterion, CriterionConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -213,3 +214,18 @@ def test_one_loss_per_batch_does_not_depend_on_padding() -> None:
     for target, source in zip(wide, (boxes, labels, present), strict=True):
         target[:, :2] = source
     assert torch.equal(c(outputs, boxes, labels, present, grid).total, c(outputs, *wide, grid).total)
+
+
+@pytest.mark.parametrize("objects", [0, 1, 7, 40])
+def test_the_largest_overlap_is_that_of_all_pairs_to_the_last_bit(objects: int) -> None:
+    """10,647 cells times 40 ground truths are taken in several pieces; some boxes repeat."""
+    generator = torch.Generator().manual_seed(objects)
+    boxes = torch.rand(10_647 + objects, 4, generator=generator) * 200
+    corners = cxcywh_to_xyxy(boxes)
+    predicted, truth = corners[objects:], corners[:objects]
+    if objects > 1:
+        predicted = torch.cat([truth, predicted[objects:]])
+        truth = torch.cat([truth[1:], truth[:1]])
+        truth[3:5] = truth[0].clone()
+    expected = iou(predicted[:, None], truth).amax(1) if objects else torch.zeros(len(predicted))
+    assert torch.equal(largest_iou(predicted, truth), expected)
