@@ -18,18 +18,27 @@ from typing import IO, Any
 from ablation.errors import NoRoom
 
 
-def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+def write_atomic(
+    path: Path, write: Callable[[IO[bytes]], object], name: Callable[[], str] | None = None
+) -> Path:
     """Call `write(file)` on a temporary file beside `path`, fsync it and rename it onto `path`.
 
     A reader, or a process killed at any moment, sees the former file or the new one, never a part.
+
+    Args:
+        name: the file's name in place of the path's, asked for after it was written: a name can depend on
+            the content.
+
+    Returns:
+        The file's path.
 
     Raises:
         NoRoom: the disk is full; the former file is still there.
     """
     with _naming_a_full_disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        temporary = Path(name)
+        descriptor, made = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        temporary = Path(made)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 write(file)
@@ -37,11 +46,13 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
                 os.fsync(file.fileno())
             # mkstemp makes the file private; results are meant to be shared like any other file.
             temporary.chmod(0o666 & ~_umask())
-            temporary.replace(path)
+            final = path if name is None else path.with_name(name())
+            temporary.replace(final)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
         sync_folder(path.parent)
+        return final
 
 
 @contextlib.contextmanager

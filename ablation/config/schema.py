@@ -117,7 +117,10 @@ class TrainConfig:
             them), reached gradually; null: no average.
         eval_every: epochs between evaluations on val; the last epoch is always evaluated.
         score_threshold, nms_iou, max_detections: of evaluation.
-        checkpoint_every: epochs between checkpoints; the last epoch always has one.
+        checkpoint_share: in (0, 1], of the time of a run, that writing checkpoints takes at most: one is
+            written at the end of an epoch where the last took at most this share of the time since. A run
+            that is killed loses what came after its newest checkpoint. 1: after every epoch.
+        checkpoint_every: epochs between checkpoints at least; the last epoch always has one.
         freeze_backbone_epochs: epochs in which the backbone, batch norm statistics included, stays.
         deterministic: ask torch for deterministic kernels. false: a run on a GPU is faster and does not
             repeat to the last bit; cuDNN then times its kernels if all batches have one size.
@@ -142,6 +145,7 @@ class TrainConfig:
     max_detections: int = 100
     freeze_backbone_epochs: int = 0
     deterministic: bool = True
+    checkpoint_share: float = field(default=0.02, metadata=NOT_IDENTITY)
     checkpoint_every: int = field(default=1, metadata=NOT_IDENTITY)
     device: str = field(default="auto", metadata=NOT_IDENTITY)
     workers: int = field(default=0, metadata=NOT_IDENTITY)
@@ -154,6 +158,8 @@ class TrainConfig:
             require(getattr(self, name) >= 1, name, getattr(self, name), ">= 1")
         for name in ("checkpoint_every", "max_detections"):
             require(getattr(self, name) >= 1, name, getattr(self, name), ">= 1")
+        share = self.checkpoint_share
+        require(0 < share <= 1, "checkpoint_share", share, "in (0, 1]")
         require(_fits_strides(self.size_px), "size_px", self.size_px, "a multiple of 32")
         sizes = self.multi_scale
         usable = sizes is None or (len(sizes) > 0 and all(_fits_strides(size_px) for size_px in sizes))

@@ -7,13 +7,14 @@ publishes both, and a file that was cut off or changed on disk is noticed before
 from __future__ import annotations
 
 import hashlib
-import io
 import itertools
 import logging
 import re
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -38,19 +39,73 @@ def checkpoints(folder: Path) -> list[Path]:
 def save(folder: Path, epoch: int, state: dict[str, Any]) -> Path:
     """Write the checkpoint of `epoch` finished epochs; older ones beyond the last two go afterwards.
 
+    It goes to the file piece by piece, without a copy of the whole in memory.
+
     Args:
         state: tensors, numbers, strings, and dicts and lists of them (what weights_only loading
             accepts).
     """
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    content = buffer.getbuffer()
-    digest = hashlib.sha256(content).hexdigest()[:16]
-    path = folder / f"checkpoint-{epoch:06d}-{digest}.pt"
-    write_atomic(path, lambda file: file.write(content))
+    digest = hashlib.sha256()
+
+    def write(file: IO[bytes]) -> None:
+        output = _HashedOutput(file, digest)
+        # In a thread: signals come to the main one, and their exceptions must not pass through torch.
+        with ThreadPoolExecutor(1, "checkpoint") as thread:
+            thread.submit(torch.save, state, output).result()
+        if output.error is not None:
+            raise output.error
+
+    stem = f"checkpoint-{epoch:06d}"
+    path = write_atomic(folder / f"{stem}.pt", write, lambda: f"{stem}-{digest.hexdigest()[:16]}.pt")
     for old in checkpoints(folder)[KEEP:]:
         old.unlink(missing_ok=True)
     return path
+
+
+class _HashedOutput:
+    """What torch.save writes to: a file, with the hash of what was written.
+
+    torch writes from C++, which an exception may not pass through. It is kept, and what follows is dropped.
+    """
+
+    def __init__(self, file: IO[bytes], digest: Any) -> None:
+        self.error: OSError | None = None
+        self._file, self._digest = file, digest
+
+    def write(self, data: Any) -> int:
+        """Append bytes."""
+        if self.error is None:
+            try:
+                self._file.write(data)
+                self._digest.update(data)
+            except OSError as error:
+                self.error = error
+        return len(data)
+
+    def flush(self) -> None:
+        """Called by torch; the file is flushed when it is whole."""
+
+
+class Schedule:
+    """When the next checkpoint is due, so that writing them takes at most a share of the time.
+
+    After one that took c seconds the next is due c / share seconds later.
+
+    Args:
+        share: in (0, 1]; 1: always.
+    """
+
+    def __init__(self, share: float) -> None:
+        self._share, self._cost_s, self._ended = share, 0.0, time.monotonic()
+
+    @property
+    def due(self) -> bool:
+        """Whether one may be written now; the first may always."""
+        return self._share == 1 or (time.monotonic() - self._ended) * self._share >= self._cost_s
+
+    def written(self, seconds: float) -> None:
+        """One has just been written and took that long."""
+        self._cost_s, self._ended = seconds, time.monotonic()
 
 
 def load_newest(folder: Path, device: torch.device | str = "cpu") -> tuple[int, dict[str, Any]] | None:
@@ -65,20 +120,21 @@ def load_newest(folder: Path, device: torch.device | str = "cpu") -> tuple[int, 
     for path, before in itertools.zip_longest(newest_first, newest_first[1:]):
         match = _NAME.fullmatch(path.name)
         assert match is not None
-        content = path.read_bytes()
-        if hashlib.sha256(content).hexdigest()[:16] != match[2]:
-            instead = f"using {before.name}" if before is not None else "starting from the beginning"
-            log.warning(
-                "%s: damaged (its content does not have the hash in its name); %s instead", path, instead
-            )
-            continue
-        try:
-            state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
-        except Exception as error:  # whole, but none of ours: it raises almost anything
-            raise StoreError(
-                f"{path}: not a checkpoint that can be read: {one_line(error, 200)}; "
-                "delete it to use the one before"
-            ) from None
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest()[:16] != match[2]:
+                instead = f"using {before.name}" if before is not None else "starting from the beginning"
+                log.warning(
+                    "%s: damaged (its content does not have the hash in its name); %s instead", path, instead
+                )
+                continue
+            file.seek(0)
+            try:
+                state = torch.load(file, map_location=device, weights_only=True)
+            except Exception as error:  # whole, but none of ours: it raises almost anything
+                raise StoreError(
+                    f"{path}: not a checkpoint that can be read: {one_line(error, 200)}; "
+                    "delete it to use the one before"
+                ) from None
         _check(path, state)
         return int(match[1]), state
     return None

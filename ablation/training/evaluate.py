@@ -166,7 +166,9 @@ def coco_results(
     return results
 
 
-def coco_metrics(ground_truth: CocoDict, results: list[CocoResult], classes: Sequence[str]) -> Evaluation:
+def coco_metrics(
+    ground_truth: CocoDict, results: list[CocoResult], classes: Sequence[str], *, all_sizes: bool = True
+) -> Evaluation:
     """COCO's metrics, computed by pycocotools with its own parameters.
 
     No results at all are a result: 0.
@@ -175,6 +177,7 @@ def coco_metrics(ground_truth: CocoDict, results: list[CocoResult], classes: Seq
         ground_truth: as from coco_ground_truth.
         results: as from coco_results.
         classes: names; label i is category i + 1.
+        all_sizes: also measure the objects of each of COCO's three sizes alone, which takes most of the time.
 
     Raises:
         DataError: the ground truth has no object that counts, so that nothing can be measured.
@@ -186,7 +189,8 @@ def coco_metrics(ground_truth: CocoDict, results: list[CocoResult], classes: Seq
             if ground_truth["annotations"]
             else f"no objects to evaluate on: {len(ground_truth['images'])} images without annotations"
         )
-    evaluation = coco_eval(ground_truth, results, [category_id(label) for label in range(len(classes))])
+    category_ids = [category_id(label) for label in range(len(classes))]
+    evaluation = coco_eval(ground_truth, results, category_ids, all_sizes=all_sizes)
     with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
         evaluation.accumulate()
     # (IoU thresholds, recall thresholds, categories, areas, most detections), -1 where undefined
@@ -200,7 +204,8 @@ def coco_metrics(ground_truth: CocoDict, results: list[CocoResult], classes: Seq
         "AP75": precision[at_75, ..., 0],
         "AR100": recall[..., 0],
     }
-    values |= {f"AP_{name}": precision[..., area] for area, name in enumerate(SIZES, start=1)}
+    if all_sizes:
+        values |= {f"AP_{name}": precision[..., area] for area, name in enumerate(SIZES, start=1)}
     for label, name in enumerate(classes):
         values[f"AP_class/{name}"] = precision[:, :, label, 0]
         values[f"AP50_class/{name}"] = precision[at_50, :, label, 0]

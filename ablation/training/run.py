@@ -51,7 +51,7 @@ class Run:
         config: typed, with the precision resolved.
         data: opened; shared by all runs of a process.
         folder: where it is written.
-        after_epoch: called with (epoch, metrics) once an epoch is safely on disk.
+        after_epoch: called with (epoch, metrics) at the end of each epoch.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class Run:
         self.guard = StepGuard(self.optimizer, scale, deferred=self.device.type == "cuda")
         self.recorder = Recorder(folder, self.criterion)
         self.grids = CellGrids(layout, self.device)
+        self.checkpoints = checkpoint.Schedule(train.checkpoint_share)
         self._probe: list[Batch] = []
 
     def loss(self, batch: Batch) -> LossParts:
@@ -151,9 +152,10 @@ class Run:
                 if done % train.eval_every == 0 or done == train.epochs:
                     metrics |= self.validate(done, final=done == train.epochs)
                 self.folder.append_metrics(done, metrics)
-                if done % train.checkpoint_every == 0 or done == train.epochs or done == train.stop_after:
+                last = done in (train.epochs, train.stop_after)
+                if last or (done % train.checkpoint_every == 0 and self.checkpoints.due):
                     self.save(done)
-                    self.after_epoch(done, metrics)
+                self.after_epoch(done, metrics)
                 if done == train.stop_after and done < train.epochs:
                     return "STOPPED"
         checkpoint.save_weights(self.folder.file("weights.pt"), self.network, list(self.data.classes))
@@ -265,8 +267,8 @@ class Run:
             self.folder.write_json("detections/ground_truth.json", evaluation.ground_truth)
             self.folder.write_json("detections/val.json", evaluation.results)
             results = recalibrated(evaluation.results, self.config.loss)
-            recalibrated_metrics = coco_metrics(evaluation.ground_truth, results, self.data.classes).metrics
-            metrics |= {f"val/{name}_recalibrated": recalibrated_metrics[name] for name in ("AP", "AP50")}
+            again = coco_metrics(evaluation.ground_truth, results, self.data.classes, all_sizes=False).metrics
+            metrics |= {f"val/{name}_recalibrated": again[name] for name in ("AP", "AP50")}
         metrics["time/eval_s"] = time.perf_counter() - started
         return metrics | self.diagnose(done, collector)
 
@@ -288,6 +290,7 @@ class Run:
 
     def save(self, done: int) -> None:
         """Write everything that the next epoch depends on."""
+        started = time.perf_counter()
         checkpoint.save(
             self.folder.path,
             done,
@@ -300,6 +303,7 @@ class Run:
                 "classes": list(self.data.classes),
             },
         )
+        self.checkpoints.written(time.perf_counter() - started)
 
     def resume(self) -> int:
         """Load the newest whole checkpoint; returns the number of finished epochs."""

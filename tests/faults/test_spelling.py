@@ -34,6 +34,7 @@ FREE: dict[str, list[str]] = {
     "train.threads": ["null", "1", "2"],
     "train.device": ["cpu", "auto"],
     "train.checkpoint_every": ["1", "3"],
+    "train.checkpoint_share": ["0.02", "1"],
     "train.stop_after": ["null", "1"],
     "tracking": ["none", "sqlite"],
     "out": ["runs", "'else where'"],

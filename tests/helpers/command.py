@@ -29,6 +29,7 @@ SETTINGS = [
     "train.eval_every=1",
     "train.precision=fp32",
     "train.threads=1",
+    "train.checkpoint_share=1",  # at the end of every epoch, however short it is
 ]
 TINY = ["model=yolov4_tiny_small", "model.width=0.0625", *SETTINGS]
 """Overrides for a run of less than a second."""

@@ -34,6 +34,7 @@ RUN = [
     "train.eval_every=1",
     "train.precision=fp32",
     "train.threads=1",
+    "train.checkpoint_share=1",
     "augment=yolov4",
     "loss=focal",
 ]

@@ -178,6 +178,28 @@ def test_inputs_stay_as_they_are_and_nothing_is_printed(capsys: pytest.CaptureFi
     assert capsys.readouterr().out == ""
 
 
+def test_without_the_sizes_the_other_metrics_are_the_same() -> None:
+    random = np.random.default_rng(0)
+
+    def boxes(count: int) -> list[Box]:
+        x, y = random.uniform(0, 100, count), random.uniform(0, 50, count)
+        w, h = random.uniform(5, 90, count), random.uniform(5, 45, count)
+        return list(zip(x, y, x + w, y + h, strict=True))
+
+    split = Annotated(*([(box, index % 3, False) for index, box in enumerate(boxes(6))] for _ in range(5)))
+    truth = coco_ground_truth(split, CLASSES)
+    results = [
+        result(image, label, box, float(random.uniform()))
+        for image in range(5)
+        for label in range(3)
+        for box in boxes(8)
+    ]
+    whole = coco_metrics(truth, results, CLASSES).metrics
+    part = coco_metrics(truth, results, CLASSES, all_sizes=False).metrics
+    sizes = {"AP_small", "AP_medium", "AP_large"} & whole.keys()
+    assert sizes and part == {name: value for name, value in whole.items() if name not in sizes}
+
+
 def test_results_go_back_to_original_pixels_and_are_clipped() -> None:
     """200 x 100 px in a square of 64: scale .32, 16 rows of padding above."""
     geometry = Letterbox.fit(200, 100, 64)

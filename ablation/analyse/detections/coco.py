@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
 from collections.abc import Sequence
 from typing import Any
@@ -21,7 +20,8 @@ def coco_eval(
 ) -> COCOeval:
     """A COCOeval of boxes after `evaluate()`: detections are matched, AP is not computed yet.
 
-    The arguments are copied, since pycocotools writes into what it gets; what it prints is dropped.
+    The arguments stay as they are: pycocotools adds keys to annotations and results, and gets copies of
+    those; what lies in them it only reads. What it prints is dropped.
 
     Args:
         ground_truth: COCO's dictionary: images, annotations, categories.
@@ -32,7 +32,7 @@ def coco_eval(
     with contextlib.redirect_stdout(io.StringIO()):
         truth = _coco(ground_truth)
         if results:
-            detections = truth.loadRes(copy.deepcopy(list(results)))
+            detections = truth.loadRes([dict(result) for result in results])
         else:
             detections = _coco({**ground_truth, "annotations": []})
         evaluation = COCOeval(truth, detections, "bbox")
@@ -46,6 +46,6 @@ def coco_eval(
 
 def _coco(content: dict[str, Any]) -> COCO:
     coco = COCO()
-    coco.dataset = copy.deepcopy(content)
+    coco.dataset = content | {"annotations": [dict(annotation) for annotation in content["annotations"]]}
     coco.createIndex()
     return coco

@@ -34,6 +34,7 @@ FREE = (
     "train.threads",
     "train.stop_after",
     "train.checkpoint_every",
+    "train.checkpoint_share",
     "train.diagnostics",
     "train.eval_batch_size",
     # Where the data lies; what it is, its fingerprint says.
