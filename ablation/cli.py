@@ -22,6 +22,7 @@ ablation: should focal loss replace BCE on YOLOv4's confidence term, for your da
   ablation train -m [overrides]        several: loss.gamma=0,1,2 seed=0,1, or a study: sweeps=NAME
   ablation plan sweeps=NAME [overrides]  what a study would do: runs, time, disk, seeds; starts nothing.
                                        measure=true times a few real steps
+  ablation plan settle sweeps=NAME     what `ablation settle` would take: stages, runs, hours
   ablation status study=NAME           where every run stands; [out=runs] [watch=true] [json=true]
   ablation studies                     every study: state, verdict, next command; [out=runs] [json=true]
   ablation check [overrides]           audit a data set before training: data=voc data.root=DIR
@@ -116,6 +117,10 @@ def train(arguments: list[str]) -> int:
 
 def plan(arguments: list[str]) -> int:
     """What a study would do; takes what `train -m` takes, and measure=true."""
+    if arguments and arguments[0] == "settle":
+        from ablation.commands.settle.command import plan as plan_settle
+
+        return plan_settle(arguments[1:])
     with large_import():
         from ablation.study.app import study_runs
     from ablation.study.forecast.forecast import plan_study
@@ -151,6 +156,8 @@ def plan(arguments: list[str]) -> int:
 
 def status(arguments: list[str]) -> int:
     """Where every run of a study stands; from the folder alone, so from another terminal as well."""
+    from ablation.analyse.report.settle_path import read_settle_path
+    from ablation.commands.settle.status import show_settle
     from ablation.study.study_list import require_study
     from ablation.study.terminal.status_table import show_status
 
@@ -158,6 +165,10 @@ def status(arguments: list[str]) -> int:
         "status", arguments, {"study": "", "out": "runs", "watch": "false", "json": "false"}
     )
     require_study("status", args.text("study"), args.path("out"))
+    settle_path = read_settle_path(args.path("out"), args.text("study"))
+    if settle_path is not None and settle_path.study == args.text("study"):
+        show_settle(args.path("out"), settle_path, watch=args.flag("watch"), as_json=args.flag("json"))
+        return 0
     show_status(args.path("out"), args.text("study"), watch=args.flag("watch"), as_json=args.flag("json"))
     return 0
 

@@ -63,7 +63,7 @@ class SettlePath:
     """What a settle did so far.
 
     Attributes:
-        study, decision_study: of the settle, and of the runs that decided.
+        study, exploration_study, decision_study: of the settle, and of its runs.
         metric, margin, level: by which it decides, the smallest difference that matters, 1 - the error.
         stage: exploration, decision or ended.
         finalists: side -> arm; empty while the exploration goes on.
@@ -80,6 +80,7 @@ class SettlePath:
     """
 
     study: str
+    exploration_study: str
     decision_study: str
     metric: str
     margin: float
@@ -149,7 +150,8 @@ def _read(path: Path) -> SettlePath:
 
 
 _SAME = (
-    *("study", "decision_study", "metric", "margin", "level", "stage", "finalists", "next_look", "verdict"),
+    *("study", "exploration_study", "decision_study"),
+    *("metric", "margin", "level", "stage", "finalists", "next_look", "verdict"),
     *("has_test", "test", "budget", "stopped", "grid_runs"),
 )
 

@@ -22,6 +22,7 @@ from ablation.analyse.report.formats import Table
 from ablation.analyse.report.html import PathPart, picture
 from ablation.analyse.report.settle_path import SIDES, PathLook, SettlePath
 
+BECAME = "what became of it"
 EXPLORED, LOOKED = "settle_exploration", "settle_looks"
 
 
@@ -112,7 +113,7 @@ def _exploration(path: SettlePath, files: tuple[Path, ...]) -> PathPart:
         "Exploration: which arm went when",
         (text, *notes),
         picture(EXPLORED, "Arms by round", caption, files),
-        Table.of(["arm", "side", *seeds, "mean", "what became of it"], rows),
+        Table.of(["arm", "side", *seeds, "mean", BECAME], rows).first("arm", BECAME),
     )
 
 

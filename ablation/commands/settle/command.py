@@ -10,11 +10,16 @@ from pathlib import Path
 from ablation.commands import report
 from ablation.commands.arguments import Arguments
 from ablation.commands.settle.design import LOOKS
-from ablation.commands.settle.settle import Settling
+from ablation.commands.settle.forecast import forecast_text, known_spread
+from ablation.commands.settle.held_out import has_test_split
+from ablation.commands.settle.settle import NO_TEST, Settling, designed
 from ablation.commands.settle.state import Budget, Settled
 from ablation.commands.settle.text import summary
 from ablation.config import RunConfig
 from ablation.errors import AblationError, UsageError
+from ablation.study.forecast.forecast import plan_study, shape_of
+from ablation.study.forecast.text import measured
+from ablation.study.run_status import run_status
 from ablation.study.study_list import command as shell_command
 
 ARGUMENTS = {"max_seeds": str(LOOKS[-1]), "budget_h": "", "budget_runs": ""}
@@ -33,11 +38,37 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
+def plan(arguments: list[str]) -> int:
+    """`ablation plan settle ...`: what it would take; starts and writes nothing."""
+    args = Arguments.parse("plan settle", arguments, ARGUMENTS | {"measure": "false"}, overrides=True)
+    budget = _budget(args)
+    overrides = [argument for argument in args.overrides if argument not in ("-m", "--multirun")]
+    runs, capacity, design = designed(overrides, _whole(args.text("max_seeds"), "max_seeds"))
+    launched = {run_status(run.folder) for run in runs}
+    costs = measured(runs, capacity, launched) if args.flag("measure") else None
+    shapes = plan_study(runs, capacity, launched, costs).costs
+    seconds: dict[str, float | None] = {}
+    for run in runs:
+        cost = shapes.get(shape_of(run, capacity))
+        seconds[str(run.config.arm)] = None if cost is None else cost.left_s(run.config, run.data, 0)
+    spread = known_spread(Path(runs[0].config.out), design, runs)
+    print("\n".join(forecast_text(design, spread, seconds, capacity.slots)))
+    if budget.line():
+        print(f"budget {budget.line()}; when it is spent the answer is inconclusive within the budget")
+    if not has_test_split(runs[0]):
+        print(f"test   {NO_TEST}")
+    return 0
+
+
 def settling_of(args: Arguments) -> Settling:
     """What these arguments ask for, checked and declared."""
-    budget = Budget(_hours(args.text("budget_h")), _runs(args.text("budget_runs")))
+    budget = _budget(args)
     overrides = [argument for argument in args.overrides if argument not in ("-m", "--multirun")]
     return Settling(overrides, max_seeds=_whole(args.text("max_seeds"), "max_seeds"), budget=budget)
+
+
+def _budget(args: Arguments) -> Budget:
+    return Budget(_hours(args.text("budget_h")), _runs(args.text("budget_runs")))
 
 
 def _report(state: Settled, config: RunConfig) -> str:

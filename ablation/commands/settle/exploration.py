@@ -113,16 +113,16 @@ def explore(sides: Mapping[str, Sequence[str]], seeds: Sequence[int], results: R
         missing = tuple(run for run in due if run not in results)
         if missing:
             rounds.append(Round(number, seed, racing, {}))
-            return Exploration(tuple(rounds), missing, {}, (), _difference_spread(sides, seeds, taken))
+            return Exploration(tuple(rounds), missing, {}, (), difference_spread(sides, seeds, taken))
         taken |= {run: results[run] for run in due}
         left = _leavers(racing, alive, seeds[:number], taken)
         alive = {side: tuple(arm for arm in arms if arm not in left) for side, arms in alive.items()}
         rounds.append(Round(number, seed, racing, left))
         if any(not arms for arms in alive.values()):
             lost = tuple(side for side, arms in alive.items() if not arms)
-            return Exploration(tuple(rounds), (), {}, lost, _difference_spread(sides, seeds, taken))
+            return Exploration(tuple(rounds), (), {}, lost, difference_spread(sides, seeds, taken))
     finalists = {side: _leader(arms, seeds[: len(rounds)], taken) for side, arms in alive.items()}
-    return Exploration(tuple(rounds), (), finalists, (), _difference_spread(sides, seeds, taken))
+    return Exploration(tuple(rounds), (), finalists, (), difference_spread(sides, seeds, taken))
 
 
 def _values(arm: str, seeds: Sequence[int], results: Results) -> list[float | None]:
@@ -180,7 +180,7 @@ def _residuals(arms: Sequence[str], seeds: Sequence[int], results: Results) -> P
     return PriorSpread(total / df if df else 0.0, float(df))
 
 
-def _difference_spread(
+def difference_spread(
     sides: Mapping[str, Sequence[str]], seeds: Sequence[int], results: Results
 ) -> PriorSpread:
     """Variance of a difference of two runs, one of each side.

@@ -33,6 +33,7 @@ from ablation.errors import AblationError, UsageError
 from ablation.files import write_json
 from ablation.study import app
 from ablation.study.execute import Prepared, store_of
+from ablation.study.forecast.forecast import Capacity
 
 log = logging.getLogger(__name__)
 
@@ -57,14 +58,12 @@ class Settling:
     """
 
     def __init__(self, arguments: Sequence[str], max_seeds: int, budget: Budget) -> None:
-        runs, capacity = app.study_runs([*_without_seeds(arguments), f"seeds={list(range(MOST_SEEDS))}"])
+        runs, capacity, design = designed(arguments, max_seeds)
         first = runs[0].config
-        if first.halving.enabled:
-            raise UsageError("halving.enabled: settle ends arms early in its own way; set it to false")
         self.config, self.slots, self.budget = first, capacity.slots, budget
         self.has_test = has_test_split(runs[0])
         arms = {str(run.config.arm): run for run in reversed(runs)}
-        self.design = declare(Path(first.out), _design(runs, max_seeds))
+        self.design = declare(Path(first.out), design)
         base = Stage(
             study=self.design.exploration_study,
             description=f"Exploration of {self.design.study}: chooses a finalist of each side.",
@@ -173,6 +172,20 @@ class Settling:
 
 def _without_seeds(arguments: Sequence[str]) -> list[str]:
     return [argument for argument in arguments if argument.partition("=")[0] not in ("seeds", "seed")]
+
+
+def designed(arguments: Sequence[str], max_seeds: int) -> tuple[list[Prepared], Capacity, SettleDesign]:
+    """The exploration's runs as these arguments ask for them, the launcher's capacity, the design.
+
+    Nothing is written.
+
+    Raises:
+        UsageError: no BCE, no other loss, too few seeds, or another metric than one of val.
+    """
+    runs, capacity = app.study_runs([*_without_seeds(arguments), f"seeds={list(range(MOST_SEEDS))}"])
+    if runs[0].config.halving.enabled:
+        raise UsageError("halving.enabled: settle ends arms early in its own way; set it to false")
+    return runs, capacity, _design(runs, max_seeds)
 
 
 def _design(runs: Sequence[Prepared], max_seeds: int) -> SettleDesign:

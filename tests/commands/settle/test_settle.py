@@ -41,6 +41,12 @@ def test_settle_stops_at_its_budget_goes_on_and_the_report_agrees(tmp_path: Path
     stopped = in_this_process(folder, *ARGUMENTS, "budget_runs=5")
     assert "budget_runs=5" in stopped.stdout and "Inconclusive within the budget" in stopped.stdout
     assert "look (4 pairs) takes 8 more runs" in stopped.stdout
+    status = in_this_process(folder, "status", "study=q").stdout
+    assert "decision, stopped: budget_runs=5" in status and "next look at 4 pairs" in status
+    assert "0 of 5 runs" in status and "focal-alpha=0.25-gamma=2" in status
+    status = in_this_process(folder, "status", "study=q").stdout
+    assert "decision, stopped: budget_runs=5" in status and "next look at 4 pairs" in status
+    assert "0 of 5 runs" in status and "focal-alpha=0.25-gamma=2" in status
     assert run_folders(folder) == []  # the next step would have been too much
 
     ended = ablation(folder, *ARGUMENTS, figures=False)
@@ -59,6 +65,10 @@ def test_settle_stops_at_its_budget_goes_on_and_the_report_agrees(tmp_path: Path
 
     lines = [(run / "metrics.jsonl").read_text() for run in run_folders(folder)]
     assert all(text.count('"test/AP"') == 1 for text in lines)
+    status = in_this_process(folder, "status", "study=q").stdout
+    assert "settle q: ended: equivalent" in status and "8 runs" in status
+    status = in_this_process(folder, "status", "study=q").stdout
+    assert "settle q: ended: equivalent" in status and "8 runs" in status
     again = ablation(folder, *ARGUMENTS, figures=False)
     assert again.stdout == ended.stdout  # nothing is trained or read again
     assert [(run / "metrics.jsonl").read_text() for run in run_folders(folder)] == lines

@@ -13,8 +13,6 @@ from scipy import special
 from ablation.analyse.figures.shared import style
 
 SIDE_COLOURS = {"others": style.OKABE_ITO[0], "bce": style.BASELINE}
-LARGEST_SHARE = 0.9
-"""Of the figure's width that the names of arms and what became of them may take."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ def draw_exploration(arms: Sequence[ExploredArm], metric: str) -> matplotlib.fig
             mean = sum(finished) / len(finished)
             ax.plot([mean, mean], [row - 0.32, row + 0.32], color=colour, linewidth=1.6, alpha=alpha)
         ax.annotate(
-            arm.end,
+            arm.end.partition(":")[0],
             (1.01, row),
             xycoords=("axes fraction", "data"),
             va="center",
