@@ -26,6 +26,8 @@ ablation: should focal loss replace BCE on YOLOv4's confidence term, for your da
   ablation status study=NAME           where every run stands; [out=runs] [watch=true] [json=true]
   ablation studies                     every study: state, verdict, next command; [out=runs] [json=true]
   ablation check [overrides]           audit a data set before training: data=voc data.root=DIR
+  ablation doctor [device=cuda]        is this machine ready, how fast is it, how long would sweeps=NAME
+                                       take; [json=true]; within 8 minutes
   ablation report study=NAME           report.html, figures and tables; also attached in MLflow;
                                        [partial=true] [metric=val/AP50]
   ablation confirm study=NAME seeds=10-15  best focal and best BCE on fresh seeds; the test split, once
@@ -203,6 +205,13 @@ def check(arguments: list[str]) -> int:
     return 0
 
 
+def doctor(arguments: list[str]) -> int:
+    """Whether this machine is ready, and what to expect of it."""
+    from ablation.commands.doctor.command import run
+
+    return run(arguments)
+
+
 def report(arguments: list[str]) -> int:
     """The page, figures and tables of a study; MLflow's pages then open on its charts and verdict."""
     from ablation.commands.report import run
@@ -326,6 +335,7 @@ COMMANDS = {
     "status": status,
     "studies": studies,
     "check": check,
+    "doctor": doctor,
     "report": report,
     "confirm": confirm,
     "settle": settle,

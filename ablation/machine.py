@@ -123,6 +123,14 @@ def _keep_freed_memory() -> None:
         allocator.mallopt(option, value)
 
 
+def share_out(
+    slots: int | None, threads: int | None, runs_per_gpu: int, gpus: int, cores: int
+) -> tuple[int, int]:
+    """(runs at a time, CPU threads of each), from what was asked for and what the machine has."""
+    at_once = slots if slots is not None else (gpus * runs_per_gpu or cores)
+    return at_once, threads if threads is not None else max(1, cores // at_once)
+
+
 def describe(device: torch.device) -> dict[str, str]:
     """The machine as a person would name it, for the run's record."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()

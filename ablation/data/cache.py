@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 
 from ablation.data.dataset import Example, Image, Split
@@ -142,6 +141,8 @@ class CachedSplit(Split):
 
 
 def _write(split: Split, key: str, file: IO[bytes]) -> None:
+    import xxhash  # here, so that data without a cache does not need it
+
     digest = xxhash.xxh3_128(key.encode())
     file.write(bytes(_HEADER_BYTES))
     for index, example in enumerate(split.examples):
@@ -227,6 +228,8 @@ def _build(split: Split, path: Path, needed: int, key: str) -> None:
 
 def _verify(path: Path, length: int, key: str) -> bool:
     """Whether the file holds what `_write` wrote for this key: read in full, once per process."""
+    import xxhash
+
     before = stamp(path)
     if before is None or before[1] != length:
         return False

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
-import xxhash
-
 from ablation.data.decode import (
     MAX_PIXELS,
     DamagedImage,
@@ -137,6 +135,8 @@ def _stamp(path: Path) -> Stamp | None:
 
 
 def _digest(memory_file: Path, images: object) -> str:
+    import xxhash
+
     return xxhash.xxh3_128_hexdigest(f"{memory_file.name} {canonical_json(images)}".encode())
 
 

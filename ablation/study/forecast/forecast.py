@@ -16,10 +16,10 @@ import torch
 from ablation.analyse.tables.baseline import RunSetting, baseline_of
 from ablation.config import AnalysisConfig, RunConfig
 from ablation.errors import StoreError
+from ablation.machine import share_out
 from ablation.records import StudyData
 from ablation.study.execute import Prepared, shared_data
 from ablation.study.forecast.costs import Bytes, Cost, Shape, computed_bytes, device_of, earlier, needed_bytes
-from ablation.study.launchers.local.launcher import share_out
 from ablation.study.pace import makespan_s
 from ablation.study.plan_file import OtherData, other_data, plan_file
 from ablation.study.run_status import RunStatus, planned_run_status

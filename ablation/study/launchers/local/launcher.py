@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ablation.errors import AblationError, UsageError, require
 from ablation.files import safe_name
+from ablation.machine import share_out
 from ablation.study.launchers.local.pool import Limits, Pool, Task
 from ablation.study.terminal import progress as observer
 from ablation.tracking.credentials import without_credentials
@@ -129,14 +130,6 @@ class LocalLauncher(Launcher):
                 result.status, result.return_value = JobStatus.FAILED, AblationError(outcome.message)
             returns.append(result)
         return returns
-
-
-def share_out(
-    slots: int | None, threads: int | None, runs_per_gpu: int, gpus: int, cores: int
-) -> tuple[int, int]:
-    """(runs at a time, CPU threads of each), from what was asked for and what the machine has."""
-    at_once = slots if slots is not None else (gpus * runs_per_gpu or cores)
-    return at_once, threads if threads is not None else max(1, cores // at_once)
 
 
 def job_config(context: HydraContext, config: DictConfig, overrides: Sequence[str]) -> DictConfig:

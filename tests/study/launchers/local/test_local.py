@@ -13,7 +13,8 @@ from helpers.command import TINY, ablation, error_line, metrics, run_folders
 from helpers.faulty_command import faulty_command, processes_in, start
 
 from ablation.errors import UsageError
-from ablation.study.launchers.local.launcher import LocalLauncher, share_out
+from ablation.machine import share_out
+from ablation.study.launchers.local.launcher import LocalLauncher
 from ablation.study.launchers.local.memory import is_out_of_memory, kernel_kills
 from ablation.study.launchers.local.pool import place
 from ablation.study.terminal.progress import JobInfo, PlainObserver

@@ -1,0 +1,1 @@
+"""`ablation doctor`: whether this machine is ready, and what to expect of it."""
