@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import os
 import platform
 import shutil
@@ -15,18 +13,13 @@ from pathlib import Path
 
 import torch
 
+from ablation.commands.doctor import packages
 from ablation.commands.doctor.lines import Line, Settings
 from ablation.commands.doctor.training import composed
 from ablation.errors import one_line
 from ablation.files import exclusive_lock, size_text
 from ablation.machine import precision_for, share_out
 
-NEEDED = {
-    "numpy": "numpy",
-    "cv2": "opencv-python-headless",
-    "hydra": "hydra-core",
-    "pycocotools": "pycocotools",
-}
 GIB = 2**30
 
 
@@ -34,7 +27,6 @@ def look(settings: Settings) -> Iterator[Line]:
     """The facts, without computing anything."""
     yield _python()
     yield _torch()
-    yield _packages()
     yield _device(settings)
     yield _precision(settings)
     yield _capacity(settings)
@@ -54,22 +46,6 @@ def _torch() -> Line:
     return Line("torch", "failed", f"{torch.__version__}, must be 2.10 or newer", remedy)
 
 
-def _packages() -> Line:
-    versions, missing = {}, []
-    for module, package in NEEDED.items():
-        try:
-            loaded = importlib.import_module(module)
-        except ImportError:
-            missing.append(package)
-        else:
-            versions[module] = str(getattr(loaded, "__version__", "?"))
-    if missing:
-        return Line(
-            "packages", "failed", f"missing: {', '.join(missing)}", f"pip install {' '.join(missing)}"
-        )
-    return Line("packages", "ok", ", ".join(f"{name} {version}" for name, version in versions.items()))
-
-
 def _device(settings: Settings) -> Line:
     if not settings.on_gpu:
         seen = f"; torch sees {torch.cuda.device_count()} GPUs" if torch.cuda.is_available() else ""
@@ -84,7 +60,7 @@ def _device(settings: Settings) -> Line:
         "capability": f"{properties.major}.{properties.minor}",
         "memory_bytes": properties.total_memory,
         "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version(),
+        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
         "driver": _driver(),
         "gpus": torch.cuda.device_count(),
     }
@@ -190,11 +166,7 @@ def _mlflow(enabled: bool, uri: str | None) -> Line:
     """Optional: runs are whole without it, and `ablation sync` enters them later."""
     if not enabled:
         return Line("MLflow", "info", "off (tracking=none)")
-    try:
-        installed = importlib.util.find_spec("mlflow") is not None
-    except ImportError:
-        installed = False
-    if not installed:
+    if not packages.is_installed("mlflow"):
         text = "not installed; runs are written to their folders"
         return Line(
             "MLflow", "info", text, "pip install mlflow, or tracking=none; `ablation sync` enters them later"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from ablation.commands.doctor.lines import Line, Settings
@@ -114,7 +113,7 @@ def profiled(run: Run, steps: int = 3) -> dict[str, float]:
         wait(run.device)
     times: dict[str, float] = {}
     for event in seen.key_averages():
-        if run.device.type == "cuda" and event.device_type == DeviceType.CUDA:
+        if run.device.type == "cuda" and str(event.device_type).endswith("CUDA"):
             continue  # a kernel: its time is its operator's as well
         of_device = event.self_device_time_total if run.device.type == "cuda" else event.self_cpu_time_total
         name = event.key.removeprefix("aten::")

@@ -20,6 +20,7 @@ from ablation.training.run import Run
 TINY = (
     *("model=yolov4_tiny_small", "model.width=0.0625", "data.train_images=16", "data.val_images=8"),
     *("data.size_px=64", "train.size_px=64", "train.batch_size=8", "train.epochs=2", "train.eval_every=2"),
+    "train.threads=1",
 )
 WRONG = "the numbers of this device are wrong: update torch and the driver, or look with device=cpu"
 

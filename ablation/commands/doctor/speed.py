@@ -26,7 +26,7 @@ PRESETS = {
 def look(settings: Settings) -> Iterator[Line]:
     """Peaks, then images/s."""
     threads = torch.get_num_threads()
-    if not settings.on_gpu:
+    if not settings.on_gpu and not settings.quick:
         torch.set_num_threads(len(os.sched_getaffinity(0)))
     yield peaks(settings)
     for name, overrides in list(PRESETS.items())[: 1 if settings.quick else None]:
@@ -104,4 +104,4 @@ def training_flop(run: Run) -> float:
     with FlopCounterMode(display=False) as counter:
         run.loss(batch).total.backward()  # type: ignore[no-untyped-call]
     run.optimizer.zero_grad(set_to_none=True)
-    return counter.get_total_flops() / len(batch.images)
+    return float(counter.get_total_flops()) / len(batch.images)

@@ -14,13 +14,16 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from ablation.config import RunConfig, register, typed
 from ablation.data.loader import Batch
+from ablation.errors import UsageError
 from ablation.machine import precision_for, set_up_torch
 from ablation.rng import generator
-from ablation.study.command_line import config_root, prepared
+from ablation.study.command_line import config_root, explain, prepared
 from ablation.tracking.run_folder import RunFolder
 from ablation.training.run import Run
 
@@ -28,7 +31,11 @@ SMALL_DATA = ("data=shapes", "data.cache=none", "tracking=none", "train.diagnost
 
 
 def composed(overrides: list[str]) -> DictConfig:
-    """What `ablation train` would compose, without its sweeper and launchers, which load more packages."""
+    """What `ablation train` would compose, without its sweeper and launchers, which load more packages.
+
+    Raises:
+        UsageError: one line, for an override that is not understood.
+    """
     register()
     store = ConfigStore.instance()
     for group, name in (("hydra/sweeper", "study"), ("hydra/launcher", "local")):
@@ -37,8 +44,11 @@ def composed(overrides: list[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     root = config_root()
     search = f"hydra.searchpath=[file://{root},file://{Path.cwd()}]"
-    with initialize_config_dir(str(root / "conf"), version_base="1.3", job_name="ablation"):
-        return compose("train", [*prepared(overrides, multirun=True), search])
+    try:
+        with initialize_config_dir(str(root / "conf"), version_base="1.3", job_name="ablation"):
+            return compose("train", [*prepared(overrides, multirun=True), search])
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UsageError(explain(error)) from error
 
 
 def resolved_precision(config: DictConfig, device: str) -> str:

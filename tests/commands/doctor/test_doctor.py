@@ -16,10 +16,21 @@ import torch
 from helpers import doctor_sections
 from helpers.command import ROOT
 
-from ablation.commands.doctor import command, facts, gpu, reference, self_test, speed, sweep
+from ablation.commands.doctor import (
+    command,
+    examination,
+    facts,
+    gpu,
+    packages,
+    reference,
+    self_test,
+    speed,
+    sweep,
+)
 from ablation.commands.doctor.lines import Line, Section, Settings
 from ablation.commands.doctor.process import run_section
 from ablation.commands.doctor.training import composed, small_run
+from ablation.errors import UsageError
 
 CPU = Settings("cpu", "", (), quick=True)
 NOT_NEEDED = (
@@ -43,7 +54,7 @@ def doctor(folder: Path, *arguments: str) -> tuple[int, dict[str, Any], str]:
     blocked = folder / "blocked"
     blocked.mkdir()
     (blocked / "sitecustomize.py").write_text(BLOCK)
-    environment = os.environ | {"PYTHONPATH": f"{blocked}:{ROOT}"}
+    environment = os.environ | {"PYTHONPATH": f"{blocked}:{ROOT}", "OMP_NUM_THREADS": "1"}
     line = [sys.executable, "-m", "ablation.cli", "doctor", "json=true", *arguments]
     ended = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     return ended.returncode, json.loads(ended.stdout or "{}"), ended.stderr
@@ -56,7 +67,7 @@ def by_name(answer: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def test_it_needs_torch_numpy_opencv_hydra_and_pycocotools_alone(tmp_path: Path) -> None:
     code, answer, errors = doctor(tmp_path, "quick=true", "device=cpu")
     assert code == 0, (answer, errors)
-    assert answer["ready"] is True and answer["device"] == "cpu"
+    assert answer["ready"] is True
     lines = by_name(answer)
     assert {line["status"] for line in answer["lines"]} <= {"ok", "info", "warn"}
     assert lines["MLflow"]["status"] == "info" and "not installed" in lines["MLflow"]["text"]
@@ -83,13 +94,13 @@ def test_a_gpu_that_is_not_there_is_one_failed_line_and_the_rest_is_skipped(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(command, "run_section", lambda section, settings, limit_s: section.look(settings))
+    monkeypatch.setattr(examination, "run_section", lambda section, settings, limit_s: section.look(settings))
     assert command.run(["device=cuda"]) == 1
     printed = capsys.readouterr().out
     assert printed.splitlines()[-1].startswith("NOT READY: 1 failed (device)")
     assert "or use device=cpu" in printed
     skipped = [line for line in printed.splitlines() if line.startswith("  skipped ")]
-    assert len(skipped) == 1 + len(command.sections(Settings("cuda", "", (), False))) - 1
+    assert len(skipped) == 1 + len(examination.sections(Settings("cuda", "", (), False))) - 1
 
 
 def section(look: Callable[[Settings], Iterator[Line]]) -> Section:
@@ -152,8 +163,26 @@ def test_a_place_that_cannot_be_written_to_and_a_server_that_is_gone_have_remedi
 def test_the_runs_of_a_study_are_counted_as_the_launch_would() -> None:
     assert sweep.number_of_runs(composed(["sweeps=demo"])) == 10
     assert sweep.number_of_runs(composed(["sweeps=demo", "seeds=0-2"])) == 15
-    line = next(sweep.look(Settings("cpu", "none_such", (), False)), None)
-    assert line is not None and line.status == "failed" and "none_such" in line.text
+
+
+@pytest.mark.parametrize("wrong", ["sweeps=none_such", "device=tpu", "train.epoch=3"])
+def test_what_is_not_understood_is_wrong_usage(wrong: str) -> None:
+    with pytest.raises(UsageError, match=wrong.partition("=")[2] if "." not in wrong else "train.epochs"):
+        command.run([wrong, "quick=true"])
+
+
+def test_a_study_whose_data_are_not_there_is_a_failed_line(tmp_path: Path) -> None:
+    overrides = (f"data.root={tmp_path / 'none'}", "train.threads=1")
+    (line,) = sweep.look(Settings("cpu", "bccd", overrides, quick=True))
+    assert line.status == "failed" and "data.root=DIR" in line.remedy and "none" in line.text
+
+
+def test_missing_packages_are_named_before_anything_is_imported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(packages, "is_installed", lambda module: module not in ("cv2", "pycocotools"))
+    assert command.run([]) == 1
+    assert "pip install opencv-python-headless pycocotools" in capsys.readouterr().out
 
 
 def test_what_a_gpu_is_asked_runs_on_a_cpu_as_well() -> None:
