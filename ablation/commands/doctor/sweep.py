@@ -38,6 +38,7 @@ def look(settings: Settings) -> Iterator[Line]:
 def _forecast(overrides: list[str], settings: Settings) -> Line:
     config = composed(overrides)
     runs = number_of_runs(config)
+    typed(config).data.open()  # what is wrong with it is to be said once, and not by every copy
     gpus = torch.cuda.device_count() if settings.on_gpu else 0
     slots, threads = share_out(None, config.train.threads, 1, gpus, len(os.sched_getaffinity(0)))
     at_once = min(slots, runs)

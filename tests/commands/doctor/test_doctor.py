@@ -185,8 +185,9 @@ def test_missing_packages_are_named_before_anything_is_imported(
     assert "pip install opencv-python-headless pycocotools" in capsys.readouterr().out
 
 
-def test_what_a_gpu_is_asked_runs_on_a_cpu_as_well() -> None:
+def test_what_a_gpu_is_asked_runs_on_a_cpu_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     """The sections of device=cuda, as far as they go without one."""
+    monkeypatch.setattr(gpu, "SMALL", (*gpu.SMALL, "model.width=0.0625", "train.threads=1"))
     (line,) = gpu.agreement(CPU)
     assert line.status == "ok" and "0 off" in line.text
     assert [line.status for line in gpu.no_waiting(CPU)] == ["ok", "ok", "ok"]
