@@ -107,6 +107,11 @@ def run(arguments: list[str]) -> int:
 
 def train(arguments: list[str]) -> int:
     """One run, or with -m several."""
+    several = bool({"-m", "--multirun"} & set(arguments))
+    if several and not any(argument.startswith("hydra/launcher=") for argument in arguments):
+        from ablation.study.launchers.local.server import start_early
+
+        start_early()
     with large_import():
         from ablation.study.app import main as application
     from ablation.study.study_list import command

@@ -155,7 +155,7 @@ def serve(address: str) -> None:
     """Fork a process for each request, until the session ends; answer with its id, then its exit code."""
     before = _environment()
     import ablation
-    from ablation.study.launchers.local.pool import PRELOADED
+    from ablation.study.launchers.local.server import PRELOADED
 
     every_module = [module.name for module in pkgutil.walk_packages(ablation.__path__, "ablation.")]
     for module in (*every_module, *PRELOADED, *HELPERS):
@@ -208,6 +208,7 @@ def _become(request: dict[str, Any], shared: SharedForkServer, before: dict[str,
     # Runs inherit the environment of their server: in another one they need a server of their own.
     if all(here.get(name) == value for name, value in asked.items()) and before.keys() <= asked.keys():
         mock.patch.object(forkserver, "connect_to_new_process", shared.connect_to_new_process).start()
+        mock.patch.object(forkserver, "ensure_running", shared.ensure_running).start()
     os.chdir(request["folder"])
     for stream, path in enumerate((os.devnull, *request["streams"])):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)

@@ -51,7 +51,14 @@ class _LauncherListener:
         os.killpg(0, signal.SIGKILL)
 
 
-def run_child(content: str, overrides: list[str], pipe: Connection, path: str, grace_s: float) -> None:
+def run_child(
+    content: str,
+    overrides: list[str],
+    pipe: Connection,
+    path: str,
+    grace_s: float,
+    environment: dict[str, str],
+) -> None:
     """Train one run and report to the launcher through `pipe`.
 
     Sends ("epoch", (epoch, epochs, metrics)) and at the end one of ("state", STATE),
@@ -61,7 +68,10 @@ def run_child(content: str, overrides: list[str], pipe: Connection, path: str, g
         content: the composed configuration, as YAML.
         path: of the log, which is appended to.
         grace_s: what the run has, once asked to stop, until it is killed.
+        environment: the launcher's; the server that this process was forked from started before a password
+            in the study's file was taken into it.
     """
+    os.environ.update(environment)
     os.setsid()  # a Ctrl-C in the terminal reaches the launcher alone, which then ends the runs
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for stream in (sys.stdout, sys.stderr):

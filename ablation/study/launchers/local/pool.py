@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import multiprocessing
 import os
 import signal
 import time
@@ -15,18 +14,12 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from ablation.study.launchers.local import server
 from ablation.study.launchers.local.child import run_child
 from ablation.study.launchers.local.memory import kernel_kills
 from ablation.study.terminal.progress import Observer
 
 log = logging.getLogger(__name__)
-
-# What every run would import anyway, some of it late: the server that runs are forked from does it once. One
-# that does not exist in some version is passed over.
-PRELOADED = [
-    "ablation.study.launchers.local.child",
-    "mlflow.store.tracking.sqlalchemy_store",
-]
 
 INTERRUPTED = "interrupted; launch it again to go on from the last checkpoint"
 
@@ -115,9 +108,8 @@ class Pool:
     def __init__(self, slots: int, gpus: int, limits: Limits, observer: Observer) -> None:
         self.slots, self.gpus, self.limits, self.observer = slots, gpus, limits, observer
         # The fork server has imported torch but never used it: a run starts at once, and none
-        # inherits another's threads. If it is killed, the next start brings up a new one.
-        self.context: Any = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(PRELOADED)
+        # inherits another's threads.
+        self.context: Any = server.context()
 
     def run(self, tasks: Sequence[Task]) -> dict[int, Outcome]:
         """Run every task; the outcome of each by its index. Never raises for a task."""
@@ -175,7 +167,7 @@ class Pool:
             ours, theirs = self.context.Pipe(duplex=True)
             process = self.context.Process(
                 target=run_child,
-                args=(content, task.overrides, theirs, str(task.log), self.limits.grace_s),
+                args=(content, task.overrides, theirs, str(task.log), self.limits.grace_s, dict(os.environ)),
                 name=task.label,
             )
             kills = kernel_kills()
