@@ -164,7 +164,6 @@ def plan(arguments: list[str]) -> int:
 def status(arguments: list[str]) -> int:
     """Where every run of a study stands; from the folder alone, so from another terminal as well."""
     from ablation.analyse.report.settle_path import read_settle_path
-    from ablation.commands.settle.status import show_settle
     from ablation.study.study_list import require_study
     from ablation.study.terminal.status_table import show_status
 
@@ -174,6 +173,8 @@ def status(arguments: list[str]) -> int:
     require_study("status", args.text("study"), args.path("out"))
     settle_path = read_settle_path(args.path("out"), args.text("study"))
     if settle_path is not None and settle_path.study == args.text("study"):
+        from ablation.commands.settle.status import show_settle  # with training: torch
+
         show_settle(args.path("out"), settle_path, watch=args.flag("watch"), as_json=args.flag("json"))
         return 0
     show_status(args.path("out"), args.text("study"), watch=args.flag("watch"), as_json=args.flag("json"))

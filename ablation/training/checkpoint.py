@@ -48,7 +48,7 @@ def save(folder: Path, epoch: int, state: dict[str, Any]) -> Path:
     digest = hashlib.sha256()
 
     def write(file: IO[bytes]) -> None:
-        output = _HashedOutput(file, digest)
+        output: Any = _HashedOutput(file, digest)
         # In a thread: signals come to the main one, and their exceptions must not pass through torch.
         with ThreadPoolExecutor(1, "checkpoint") as thread:
             thread.submit(torch.save, state, output).result()
