@@ -202,7 +202,7 @@ def test_a_step_on_a_gpu_asks_the_device_for_nothing(monkeypatch: pytest.MonkeyP
         bool(guard.taken)
 
 
-FP16 = [*TINY, "train.precision=fp16", "train.epochs=3", "tracking=none"]
+FP16 = [*TINY, "train.precision=fp16", "train.epochs=2", "tracking=none"]
 
 
 def test_fp16_trains_on_a_cpu_and_resumes_bit_for_bit(tmp_path: Path) -> None:
