@@ -104,7 +104,7 @@ def set_up_torch(threads: int | None, deterministic: bool, fixed_size: bool = Tr
     torch.set_deterministic_debug_mode("warn" if deterministic else "default")
     # In deterministic mode torch fills every new tensor, a sixth of YOLOv4's step on a CPU. Nothing here
     # reads a tensor before it is written, so numbers are the same without.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     _keep_freed_memory()
     torch.backends.cudnn.benchmark = fixed_size and not deterministic
     torch.backends.cudnn.allow_tf32 = False

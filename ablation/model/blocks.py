@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ablation.model.norm_act import norm_act, takes
+from ablation.model.norm_act import convolved, norm_act, takes
 
 Activation = Literal["mish", "leaky"]
 
@@ -45,7 +45,7 @@ class ConvBNAct(nn.Module):
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv(x)
+        x = convolved(self.conv, x)
         if takes(x, self.bn):
             return norm_act(x, self.bn, None if self.activation == "mish" else LEAKY_SLOPE)
         x = self.bn(x)

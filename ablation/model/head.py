@@ -76,8 +76,14 @@ class CellGrid:
 
     def at(self, cell: Tensor) -> CellGrid:
         """The entries of some cells, an index each: tensors of the shape of `cell` in place of (cells,)."""
-        entries = (self.column, self.row, self.stride, self.anchor_px, self.scale_xy)
-        return CellGrid(*(entry[cell] for entry in entries), shapes=self.shapes)
+        return CellGrid(
+            self.column[cell],
+            self.row[cell],
+            self.stride[cell],
+            self.anchor_px[cell],
+            self.scale_xy[cell],
+            self.shapes,
+        )
 
 
 def cell_grid(layout: HeadLayout, height_px: int, width_px: int, device: torch.device) -> CellGrid:

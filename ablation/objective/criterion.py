@@ -166,7 +166,7 @@ class Criterion:
         predicted = decode_boxes(raw.detach(), grid)
         assignment = self.assigner(boxes_cxcywh_px, labels, present, predicted, grid)
         # Box and class have a gradient at the matches only: their cells are gathered, and decoded again.
-        cells, objectness = _Fields.apply(raw, assignment.cell)  # type: ignore[no-untyped-call]
+        cells, objectness = _Fields.apply(raw, assignment.cell)
         heads = F.one_hot(assignment.head, len(self.layout.masks)).to(raw.dtype)
         count = self._count(assignment.matched.to(raw.dtype).sum(0) @ heads, raw.shape[0])
 

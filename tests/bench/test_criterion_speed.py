@@ -71,7 +71,7 @@ def seconds(work: Callable[[], object], repeats: int) -> float:
 
 @pytest.mark.bench
 @pytest.mark.parametrize(
-    ("size_px", "batch", "objects"), [(96, 16, 5), (256, 8, 13), (416, 16, 13), (416, 16, 40)]
+    ("size_px", "batch", "objects"), [(96, 16, 5), (256, 8, 13), (416, 16, 13), (416, 16, 40), (416, 16, 80)]
 )
 def test_vectorised_against_looped(size_px: int, batch: int, objects: int) -> None:
     g = torch.Generator().manual_seed(0)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 from torch import nn
 
@@ -16,6 +17,7 @@ from ablation.config import OptimConfig, RunConfig, TrainConfig
 from ablation.config.typed import filled
 from ablation.data.shapes import Shapes
 from ablation.losses.focal import Focal
+from ablation.machine import set_up_torch
 from ablation.model.yolov4_tiny import YOLOv4Tiny
 from ablation.objective.criterion import CriterionConfig
 from ablation.tracking.run_folder import RunFolder
@@ -158,3 +160,18 @@ def test_a_training_of_several_sizes_sees_them_all_and_is_calibrated_at_one(tmp_
 def test_sizes_that_are_no_multiples_of_32_are_refused(sizes: list[int]) -> None:
     with pytest.raises(ValueError, match=r"^multi_scale: found .*, must be a list of multiples of 32"):
         TrainConfig(multi_scale=sizes)
+
+
+def test_no_code_reads_a_tensor_before_it_is_written(tmp_path: Path) -> None:
+    """Deterministic mode can fill new tensors with NaN, which training switches off: equal weights."""
+    weights = []
+    for fill in (True, False):
+        set_up_torch(1, True)
+        torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
+        run = small_run(tmp_path / str(fill))
+        try:
+            assert run.fit() == "FINISHED"
+        finally:
+            set_up_torch(1, False)
+        weights.append(torch.cat([tensor.flatten().double() for tensor in run.network.state_dict().values()]))
+    assert torch.equal(*weights) and torch.isfinite(weights[0]).all()

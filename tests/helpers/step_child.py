@@ -11,6 +11,7 @@ import resource
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def training(case: str, threads: int) -> Any:
         "yolov4_tiny_small": YOLOv4Tiny(width=0.5, anchors_at_px=416),
     }
     settings = CASES[case]
-    size, batch, boxes = settings["size_px"], settings["batch_size"], settings["boxes"]
+    size, batch = settings["size_px"], settings["batch_size"]
     set_up_torch(threads, True)
     data = Shapes(train_images=batch, val_images=1, test_images=1, size_px=64, cache="none")
     demo = case == "demo"
@@ -65,16 +66,41 @@ def training(case: str, threads: int) -> Any:
     )
     run = Run(config, data.open(), RunFolder(Path(tempfile.mkdtemp())), lambda epoch, metrics: None)
     run.model.train()
+    images, truth, labels, present = batch_of(case)
+    return run, Batch(images, truth, labels, present, torch.arange(batch))
+
+
+def batch_of(case: str) -> tuple[Any, Any, Any, Any]:
+    """Images, boxes_cxcywh_px, labels and present of a case: the same on every call."""
+    import torch
+
+    settings = CASES[case]
+    size, batch, boxes = settings["size_px"], settings["batch_size"], settings["boxes"]
     g = torch.Generator().manual_seed(0)
     centre = torch.rand(batch, boxes, 2, generator=g) * (size - 1)
     sides = 4 + torch.rand(batch, boxes, 2, generator=g) * size * 0.4
-    return run, Batch(
+    return (
         torch.randint(0, 256, (batch, 3, size, size), generator=g, dtype=torch.uint8),
         torch.cat([centre, sides], -1),
         torch.randint(0, 3, (batch, boxes), generator=g),
         torch.ones(batch, boxes, dtype=torch.bool),
-        torch.arange(batch),
     )
+
+
+def answer(step: Callable[[], float]) -> None:
+    """Take as many steps as each line of standard input says, and print what they took."""
+    for line in sys.stdin:
+        began, cpu = time.perf_counter(), time.process_time()
+        loss = 0.0
+        for _ in range(int(line)):
+            loss = step()
+        result = {
+            "wall_s": time.perf_counter() - began,
+            "cpu_s": time.process_time() - cpu,
+            "loss": loss,
+            "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        }
+        print(json.dumps(result), flush=True)
 
 
 def main() -> None:
@@ -85,18 +111,7 @@ def main() -> None:
 
     assert Path(str(ablation.__file__)).is_relative_to(root), f"{ablation.__file__} is not below {root}"
     run, batch = training(case, threads)
-    for line in sys.stdin:
-        began, cpu = time.perf_counter(), time.process_time()
-        loss = 0.0
-        for index in range(int(line)):
-            loss = float(run.step(batch, 0, index)["loss"])
-        answer = {
-            "wall_s": time.perf_counter() - began,
-            "cpu_s": time.process_time() - cpu,
-            "loss": loss,
-            "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        }
-        print(json.dumps(answer), flush=True)
+    answer(lambda: float(run.step(batch, 0, 0)["loss"]))
 
 
 if __name__ == "__main__":
