@@ -131,11 +131,11 @@ def _not_declared(view: StudyView) -> Iterator[str]:
 def _headline_notes(main: Headline) -> list[str]:
     """What choosing the two arms and pairing their seeds changed."""
     notes = []
-    if sum(main.arms) > 2 and math.isfinite(main.optimism.value):
+    if sum(main.arms) > 2:
         notes.append(
-            f"The two are the best of {_arms(main.arms[0], 'focal')} and of {_arms(main.arms[1], 'BCE')}. "
-            f"Choosing the best adds about {main.optimism.value:+.3f} to the difference of "
-            f"{main.comparison.difference:+.3f}; without it {main.corrected:+.3f} would remain."
+            f"The two are the best of {_arms(main.arms[0], 'focal')} and of {_arms(main.arms[1], 'BCE')}, "
+            "chosen by these values. Only fresh seeds tell how large their difference is, and whether it "
+            "is small enough to be called equivalent."
         )
     if math.isfinite(main.comparison.correlation):
         notes.append(

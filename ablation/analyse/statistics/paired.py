@@ -82,15 +82,19 @@ class DueLook:
         pairs: of this look.
         difference, equivalence: nominal levels, see sequential.SequentialDesign.
         following: pairs of the look after it; None: it is the last.
+        why_last: instead of "this was the last declared look".
     """
 
     pairs: int
     difference: float
     equivalence: float
     following: int | None
+    why_last: str = ""
 
     def further(self) -> tuple[int | None, str]:
         """Seeds until the next look, and a note."""
+        if self.why_last:
+            return None, self.why_last
         if self.following is None:
             return None, "this was the last declared look; a new question needs fresh seeds"
         return self.following - self.pairs, f"the next declared look is at {self.following} pairs"
@@ -108,6 +112,7 @@ class DecisionContext:
         baseline_diverged: seeds in which the arm it is compared with diverged.
         refused: the study gets no verdict, whatever the numbers say.
         look: of a study that draws verdicts at declared numbers of pairs: the one that this is.
+        chosen: the two arms are the best of several by these very values, so they are never "equivalent".
     """
 
     margin: float | None
@@ -118,6 +123,7 @@ class DecisionContext:
     baseline_diverged: int = 0
     refused: bool = False
     look: DueLook | None = None
+    chosen: bool = False
 
     @property
     def p_limit(self) -> float:
@@ -221,6 +227,9 @@ def decide(comparison: Comparison, context: DecisionContext) -> Comparison:
     - better, worse: otherwise, if p_holm < 1 - level.
     - inconclusive: otherwise, or with fewer than MIN_PAIRS pairs.
 
+    Two arms that were chosen by these values are never equivalent: the choice makes a difference of the
+    margin look smaller, and paying for that would cost nearly all power. Fresh seeds show equivalence.
+
     An arm that diverged in some seed cannot be better or equivalent, because the mean of the finished
     seeds is not the mean of the arm; for the same reason nothing is worse than, or equivalent to, a
     baseline that diverged in some seed. An arm that diverged in every seed, at least MIN_PAIRS of
@@ -233,13 +242,17 @@ def decide(comparison: Comparison, context: DecisionContext) -> Comparison:
     if comparison.n_pairs < MIN_PAIRS:
         return _decide_with_few_pairs(comparison, context)
     differs = comparison.p_holm < context.p_limit
-    if comparison.tost_p < context.tost_limit:  # False for NaN: without a margin nothing is equivalent
+    within = comparison.tost_p < context.tost_limit  # False for NaN: without a margin nothing is equivalent
+    if within and not context.chosen:
         note = "differs, but by less than matters" if differs else ""
         return _unless_diverged(replace(comparison, verdict=EQUIVALENT, note=note), context)
     if differs:
         verdict = BETTER if comparison.difference > 0 else WORSE
         note = _effect_note(comparison, context)
         return _unless_diverged(replace(comparison, verdict=verdict, note=note), context)
+    if within:
+        note = "it looks smaller than the margin, but equivalence of two chosen arms needs fresh seeds"
+        return replace(comparison, verdict=INCONCLUSIVE, more_seeds=None, note=note)
     more_seeds, note = _further_seeds(comparison, context)
     if comparison.p_t < context.p_limit:
         adjusted = (

@@ -81,11 +81,14 @@ class StudyTerms:
             prior=self.prior,
         )
 
-    def decide(self, comparison: Comparison, arm: ArmRuns, opponent: ArmRuns, family: int) -> Comparison:
+    def decide(
+        self, comparison: Comparison, arm: ArmRuns, opponent: ArmRuns, family: int, chosen: bool = False
+    ) -> Comparison:
         """The comparison, whose p_holm has been set, with its verdict.
 
         Args:
             family: arms that are tested together.
+            chosen: see DecisionContext.
         """
         context = DecisionContext(
             margin=self.margin,
@@ -96,6 +99,7 @@ class StudyTerms:
             baseline_diverged=opponent.diverged,
             refused=self.refused,
             look=self.look,
+            chosen=chosen,
         )
         decided = decide(comparison, context)
         notes = [decided.note] if decided.note else []

@@ -22,7 +22,8 @@ class Headline:
         focal, bce: the arms; focal is any arm whose loss is not BCE.
         comparison: their paired difference with its verdict; p_holm allows for the choice.
         optimism: how much of the difference is expected to come from the choice.
-        corrected: the difference less the optimism; NaN where that cannot be computed.
+        corrected: the difference less the optimism; NaN where that cannot be computed. The report does not
+            show it: it is further from the truth than the difference itself in most studies (README.md).
         arms: how many were chosen from: (focal, BCE).
         tuned: what was varied in BCE's arms: 'pos_weight', 'gain'; empty: BCE was not tuned.
     """
@@ -47,9 +48,10 @@ def headline(
     """Choose the best arm of either side by its mean over the common seeds, and compare the two.
 
     A choice among k arms makes the best look better than it is: "better" is decided by p times the
-    number of focal arms, "worse" by p times the number of BCE arms (Bonferroni, p_holm = min(1, k p_t));
-    the interval is not widened, and the optimism is given beside it. Arms that diverged in some seed
-    are chosen only where all did.
+    number of focal arms, "worse" by p times the number of BCE arms (Bonferroni, p_holm = min(1, k p_t)).
+    Where the best BCE arm is the baseline, "better" goes by Holm's p, which pays for the choice of the focal
+    arm, and "worse" by the larger of the two. Chosen arms are never "equivalent", see paired.decide. The
+    interval is not widened. Arms that diverged in some seed are chosen only where all did.
 
     Args:
         arms: all arms of the study.
@@ -78,11 +80,15 @@ def headline(
         generator,
     )
     comparison = decided.get((best.arm, opponent.arm))
-    if comparison is None:
-        numbers = terms.compare(best, opponent)
+    if comparison is None or len(focal) + len(bce) > 2:
+        numbers = comparison or terms.compare(best, opponent)
         size = len(focal) if numbers.difference > 0 else len(bce)
-        numbers = replace(numbers, p_holm=min(numbers.p_t * size, 1.0))  # NaN stays NaN
-        comparison = terms.decide(numbers, best, opponent, family=size)
+        paid = min(numbers.p_t * size, 1.0)  # NaN stays NaN
+        if comparison is not None:
+            paid = numbers.p_holm if numbers.difference > 0 else max(numbers.p_holm, paid)
+        numbers = replace(numbers, p_holm=paid, more_seeds=None, note="")
+        chosen = len(focal) + len(bce) > 2
+        comparison = terms.decide(numbers, best, opponent, family=size, chosen=chosen)
     return Headline(
         focal=best.arm,
         bce=opponent.arm,

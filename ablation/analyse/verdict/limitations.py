@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from ablation.analyse.tables.settings import BASELINE_LOSS
@@ -127,10 +126,8 @@ def _choice(headline: Headline, metric: str, confirmed: bool) -> str:
         f"{'arm' if bce == 1 else 'arms'} were chosen on the same validation images and seeds they are "
         "compared on"
     )
-    if not math.isfinite(headline.corrected):
-        return f"{text}; with fewer than 2 common seeds the effect of that choice cannot be estimated."
+    advice = "" if confirmed else " Fresh seeds and the test split would confirm it (`ablation confirm`)."
     return (
-        f"{text}; {headline.optimism.value:+.3f} of the difference is expected to come from that choice, "
-        f"which leaves {headline.corrected:+.3f} {metric}."
-        + ("" if confirmed else " Fresh seeds and the test split would confirm it (`ablation confirm`).")
+        f"{text}, so their difference of {headline.comparison.difference:+.3f} {metric} is too large on "
+        f"average, and they are never called equivalent.{advice}"
     )

@@ -23,9 +23,8 @@ def of_study(findings: Findings) -> str:
     asides = []
     if not headline.tuned:
         asides.append("BCE was not tuned")
-    optimism = headline.optimism.value
-    if max(headline.arms) > 1 and math.isfinite(optimism) and comparison.verdict == BETTER:
-        asides.append(f"the choice of the best is worth {optimism:+.3f} of it, so confirm it on fresh seeds")
+    if max(headline.arms) > 1 and comparison.verdict == BETTER:
+        asides.append("it was chosen for looking best, so confirm it on fresh seeds")
     if comparison.verdict != INCONCLUSIVE and (names := _varied_besides(findings, comparison)):
         asides.append(f"the arms differ in {names} too")
     if view.partial:

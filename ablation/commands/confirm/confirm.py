@@ -138,8 +138,6 @@ def _lines(
     before = finalists.comparison
     seeds = "1 seed" if before.n_pairs == 1 else f"{before.n_pairs} seeds"
     chosen = f"chosen on {seeds}: {before.difference:+.3f} {confirmation.chosen['metric']}"
-    if math.isfinite(finalists.corrected):
-        chosen += f"; less the expected optimism of the choice: {finalists.corrected:+.3f}"
     fresh = [
         f"  fresh seeds, {row['metric']}: {difference_text(comparison)} on {comparison.n_pairs} pairs"
         for row, comparison in ((confirmation.val, val), (confirmation.test, test))
