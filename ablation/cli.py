@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import shlex
 import sys
 import traceback
 from pathlib import Path
@@ -260,6 +259,7 @@ def sync(arguments: list[str]) -> int:
 def import_table(arguments: list[str]) -> int:
     """Runs made elsewhere, from a table, into a study of their own."""
     from ablation.commands.imports.import_runs import import_runs
+    from ablation.study.study_list import command
 
     args = Arguments.parse(
         "import",
@@ -290,7 +290,7 @@ def import_table(arguments: list[str]) -> int:
         replace_data=args.flag("replace"),
     )
     print(f"{len(folders)} runs of {table} are in {out}/ and in {store.uri}")
-    print(f"next:  ablation report study={shlex.quote(args.text('study'))}")
+    print(f"next:  {command('report', args.text('study'), out)}")
     return 0
 
 

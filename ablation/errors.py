@@ -82,3 +82,13 @@ def one_line(text: object, limit: int = 600) -> str:
     """Collapse any message to a single line of at most `limit` characters, without passwords."""
     line = redact(" ".join(str(text).split()))
     return line if len(line) <= limit else line[: limit - 3] + "..."
+
+
+def counted(count: int, noun: str, *more: str) -> str:
+    """A number of things in words: counted(1, "run is", "runs are") -> "1 run is".
+
+    Args:
+        noun: for one of them.
+        more: for several; `noun` with an s where it is not given.
+    """
+    return f"{count:,} {noun if count == 1 else more[0] if more else noun + 's'}"

@@ -15,6 +15,7 @@ from ablation.commands.arguments import STORE, Arguments
 from ablation.errors import UsageError
 from ablation.files import safe_name, sha256_text, write_json
 from ablation.records import StudyRecord, metric_and_level
+from ablation.study.plan_file import refuse_renamed
 from ablation.study.study_list import VERDICT_FILE, require_study
 from ablation.tracking.experiment import publish_files, save_chart_view, set_experiment
 from ablation.tracking.store import Store
@@ -30,6 +31,7 @@ def run(arguments: list[str]) -> int:
     args = Arguments.parse("report", arguments, _DEFAULTS)
     require_study("report", args.text("study"), args.path("out"))
     out, partial = args.path("out"), args.flag("partial")
+    refuse_renamed(out, args.text("study"))
     path = read_settle_path(out, args.text("study"))
     name = args.text("study") if path is None else _decision_of(path)
     store = args.store()

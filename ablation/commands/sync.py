@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ablation.errors import UsageError
+from ablation.study.plan_file import refuse_renamed_folders
 from ablation.tracking.experiment import publish_plan
 from ablation.tracking.mirror import Mirror
 from ablation.tracking.run_folder import RunFolder
@@ -17,7 +18,7 @@ def replay(out: Path, store: Store) -> int:
     """Log every run below `out`, and every study's plan; idempotent. Returns the number of runs.
 
     Raises:
-        UsageError: there is no run there.
+        UsageError: there is no run there, or the folder of a study was renamed; nothing is written.
         StoreError: the store cannot be used.
     """
     folders = sorted(path.parent for path in out.glob("*/*/*/run.json"))
@@ -25,6 +26,7 @@ def replay(out: Path, store: Store) -> int:
         raise UsageError(
             f"out={out}: no run's folder there (expected {out}/<study>/<arm>/seed<k>-<key>/run.json)"
         )
+    refuse_renamed_folders(out)
     store.prepare()
     studies: dict[str, tuple[str, Path]] = {}
     for path in folders:

@@ -89,19 +89,20 @@ def main(arguments: list[str]) -> RunConfig | None:
 
     Raises:
         AblationError: whatever went wrong, as one line; Hydra's own errors included.
+        OSError: a file or folder cannot be read or written.
     """
     register_plugins()
     root = config_root()
     # With it Hydra raises its errors instead of printing them over many lines and exiting.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     arguments = prepared(arguments, multirun=bool({"-m", "--multirun"} & set(arguments)))
-    failures: list[AblationError] = []
+    failures: list[Exception] = []
     sweeper.StudySweeper.ended = None
 
     def guarded(config: DictConfig) -> str:
         try:
             return task(config)
-        except AblationError as error:
+        except Exception as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise
             failures.append(error)  # Hydra would print lines of its own around it

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from ablation.errors import StoreError, UsageError, one_line
 from ablation.files import exclusive_lock, write_json
 from ablation.records import Declaration, Plan, PlannedRun, StudyData
 from ablation.tracking.run_folder import DONE_STATES, RunFolder
-from ablation.tracking.study_folder import read_plan, study_folder
+from ablation.tracking.study_folder import read_plan, studies_in, study_folder
 
 
 def plan_file(out: Path, study: str) -> Path:
@@ -18,19 +18,10 @@ def plan_file(out: Path, study: str) -> Path:
     return study_folder(out, study) / "plan.json"
 
 
-def studies_in(folder: Path) -> list[str]:
-    """The studies whose runs lie in a folder, as they say themselves; 0.1.0 could put two into one."""
-    names = set()
-    for path in folder.glob("*/*/run.json"):
-        try:
-            names.add(str(json.loads(path.read_text(encoding="utf-8"))["study"]))
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            continue
-    return sorted(names)
-
-
 def refuse_renamed(out: Path, study: str) -> None:
     """Refuse a study whose folder was renamed: its runs would be trained again, or two studies mixed.
+
+    A study has the name that its runs have, whatever their folder is called.
 
     Raises:
         UsageError: the study's folder holds another study, or another folder holds this one.
@@ -39,17 +30,37 @@ def refuse_renamed(out: Path, study: str) -> None:
     if folder.is_dir():
         names = studies_in(folder)
         if names and study not in names:
-            raise UsageError(
-                f"study={study}: {folder}/ holds runs of study {names[0]}, so it was renamed or copied; "
-                f"rename it to {study_folder(out, names[0])}/, or name another study"
-            )
+            raise UsageError(f"study={study}: {renamed_text(out, folder, names[0])}")
         return
-    for plan in sorted(out.glob("*/plan.json")):
-        if study in studies_in(plan.parent) and plan.parent != folder:
-            raise UsageError(
-                f"study={study}: its runs are in {plan.parent}/, which was renamed; rename it back to "
-                f"{folder}/, or name another study"
-            )
+    for other in _folders(out):
+        if study in studies_in(other):
+            raise UsageError(f"study={study}: {renamed_text(out, other, study)}")
+
+
+def refuse_renamed_folders(out: Path) -> None:
+    """Refuse a folder of runs in which any study's folder was renamed or copied.
+
+    Raises:
+        UsageError: names the first such folder.
+    """
+    for folder in _folders(out):
+        for name in studies_in(folder):
+            if study_folder(out, name) != folder:
+                raise UsageError(f"out={out}: {renamed_text(out, folder, name)}")
+
+
+def renamed_text(out: Path, folder: Path, study: str) -> str:
+    """What is wrong with a folder that holds runs of a study whose folder is another one, and what to do."""
+    home = study_folder(out, study)
+    if home.exists():
+        advice = f"that study's folder is {home}/: move the copy out of {out}/, or give study={study}"
+    else:
+        advice = f"rename it back to {home}/ and give study={study}"
+    return f"{folder}/ holds runs of study {study}, so it was renamed or copied; {advice}"
+
+
+def _folders(out: Path) -> list[Path]:
+    return sorted({path.parents[2] for path in out.glob("*/*/*/run.json")})
 
 
 @dataclass(frozen=True)
@@ -71,53 +82,75 @@ class OtherData:
 
     @property
     def what(self) -> str:
-        """4 finished and 2 other runs."""
+        """4 finished and 2 unfinished runs."""
         rest = len(self.runs) - self.finished
         parts = [f"{self.finished} finished"] if self.finished else []
         parts += [f"{rest} unfinished"] if rest else []
-        return " and ".join(parts) + (" run" if len(self.runs) == 1 else " runs")
+        return f"{' and '.join(parts)} {self._verb('run', 'runs')}"
+
+    def _verb(self, of_one: str, of_several: str) -> str:
+        return of_one if len(self.runs) == 1 else of_several
 
     def refusal(self, now: StudyData) -> str:
         """What differs, and the two ways on."""
         return (
-            f"study={self.study}: {self.what} in it are of other data: {self.data}; this launch has {now}. "
+            f"study={self.study}: {self.in_it}; this launch has {now}. "
             f"Runs of different data are never compared: name another study, as in study={self.study}_2, "
-            "or give replace=true, with which those runs leave the plan"
+            f"or give replace=true, with which {self._verb('that run leaves', 'those runs leave')} the plan"
         )
+
+    @property
+    def in_it(self) -> str:
+        """How many runs are of other data, and of which."""
+        return f"{self.what} in it {self._verb('is', 'are')} of other data: {self.data}"
 
     def warning(self, now: StudyData) -> str:
         """Which runs leave the plan."""
         names = ", ".join(f"{run.arm} seed {run.seed}" for run in self.runs)
+        leave = self._verb("leaves the plan; its folder stays", "leave the plan; their folders stay")
         return (
-            f"study {self.study}: {self.what} are of other data (fingerprint {self.data.fingerprint[:8]} -> "
-            f"{now.fingerprint[:8]}) and leave the plan; their folders stay: {one_line(names, 400)}"
+            f"study {self.study}: {self.what} {self._verb('is', 'are')} of other data (fingerprint "
+            f"{self.data.fingerprint[:8]} -> {now.fingerprint[:8]}) and {leave}: {one_line(names, 400)}"
         )
 
 
 def other_data(out: Path, study: str, plan: Plan, data: StudyData) -> OtherData | None:
-    """The planned runs that were made from other data; None where there are none.
+    """The runs of a study that were made from other data; None where there are none.
 
     A run's own run.json says what it was made from. A run that never started has none, and nothing is
-    lost when it leaves the plan.
+    lost when it leaves the plan. Where no run of the plan has started, for instance because plan.json was
+    deleted, the folders of the study say which data it has.
 
     Raises:
         StoreError: a run.json is damaged.
     """
-    other: list[PlannedRun] = []
-    same: list[PlannedRun] = []
-    finished, made_from = 0, None
-    for run in plan.runs:
-        folder = RunFolder.of(out, study, run.arm, run.seed, run.key)
-        recorded = data_of_run(folder)
-        if recorded is None:
+    started = [
+        (run, folder, recorded)
+        for run in plan.runs
+        if (recorded := data_of_run(folder := RunFolder.of(out, study, run.arm, run.seed, run.key)))
+    ]
+    started = started or list(_unplanned(out, study, plan))
+    other = [entry for entry in started if entry[2].fingerprint != data.fingerprint]
+    if not other:
+        return None
+    finished = sum(folder.state in DONE_STATES for _, folder, _ in other)
+    same = [run for run, _, recorded in started if recorded.fingerprint == data.fingerprint]
+    return OtherData(study, other[0][2], [run for run, _, _ in other], finished, same)
+
+
+def _unplanned(out: Path, study: str, plan: Plan) -> Iterator[tuple[PlannedRun, RunFolder, StudyData]]:
+    """The runs that lie in a study's folder, and that no plan has left out."""
+    for path in sorted(study_folder(out, study).glob("*/*/run.json")):
+        folder = RunFolder(path.parent)
+        facts, recorded = folder.read_json("run.json"), data_of_run(folder)
+        if recorded is None or facts.get("study") != study or facts.get("key") in plan.left_out:
             continue
-        if recorded.fingerprint == data.fingerprint:
-            same.append(run)
-            continue
-        other.append(run)
-        finished += folder.state in DONE_STATES
-        made_from = made_from or recorded
-    return None if made_from is None else OtherData(study, made_from, other, finished, same)
+        try:
+            row = {name: facts[name] for name in ("arm", "seed", "key", "command")}
+            run = PlannedRun.read(row | {"params": facts.get("params", {})})
+        except (KeyError, TypeError) as error:
+            raise StoreError(f"{path}: damaged ({one_line(error, 100)}); delete the run's folder") from None
+        yield run, folder, recorded
 
 
 def require_same_data(out: Path, study: str, data: StudyData) -> None:
@@ -129,7 +162,7 @@ def require_same_data(out: Path, study: str, data: StudyData) -> None:
     other = other_data(out, study, read_plan(plan_file(out, study)), data)
     if other is not None:
         raise UsageError(
-            f"study={study}: {other.what} in it are of other data: {other.data}; now there are {data}. Its "
+            f"study={study}: {other.in_it}; now there are {data}. Its "
             "result does not hold for these: launch a study on them, or put the former data back"
         )
 
@@ -206,7 +239,8 @@ def _extended(
         planned = replaced.same_data
     elif data is not None and plan.data is not None and plan.data.fingerprint != data.fingerprint:
         planned = []  # nothing of the former data has started
-    left_out = {*plan.left_out, *(run.key for run in plan.runs if run not in planned)}
+    former = plan.runs if replaced is None else [*plan.runs, *replaced.runs]
+    left_out = {*plan.left_out, *(run.key for run in former if run not in planned)}
     runs = {(run.arm, run.seed): run for run in [*planned, *new]}
     declared = list(plan.declared)
     if declaration is not None and (not declared or declared[-1].content != declaration.content):

@@ -11,9 +11,9 @@ from typing import Any
 
 from ablation.errors import StoreError, UsageError, one_line
 from ablation.study.expand import override_text
-from ablation.study.plan_file import plan_file, studies_in
+from ablation.study.plan_file import plan_file, renamed_text
 from ablation.study.run_status import StudyStatus, study_status
-from ablation.tracking.study_folder import read_plan
+from ablation.tracking.study_folder import read_plan, studies_in
 
 VERDICT_FILE = "verdict.json"
 """In the report's folder: verdict, headline, recommended arm and metric."""
@@ -88,11 +88,11 @@ def _summary(out: Path, folder: Path) -> StudySummary:
     name = _name(folder)
     try:
         if plan_file(out, name).parent != folder:
-            raise StoreError(f"{folder} holds runs of study {name}, which has another folder")
+            raise StoreError(renamed_text(out, folder, name))
         status = study_status(out, name)
         report, outdated = _report(folder)
     except (StoreError, UsageError, OSError) as error:
-        return StudySummary(name, str(folder), problem=one_line(error, 200))
+        return StudySummary(name, str(folder), problem=one_line(error, 400))
     verdict, headline = str(report.get("verdict", "")), str(report.get("headline", ""))
     summary = StudySummary(
         name, str(folder), len(status.runs), status.counts, verdict, headline, bool(verdict) and outdated

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 # It announces every table that it creates; a new store is not worth a line.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+# It warns of every retry; the failure itself is our own line.
+logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
 _DAMAGED = ("malformed", "not a database", "no such table", "no such column", "disk image")
 """What SQLite says of a file that is broken, and not only locked or out of reach."""

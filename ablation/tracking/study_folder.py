@@ -28,15 +28,22 @@ def study_folder(out: Path, study: str) -> Path:
     return folder
 
 
+def studies_in(folder: Path) -> list[str]:
+    """The studies whose runs lie in a folder, as they say themselves; 0.1.0 could put two into one."""
+    return sorted({name for path in folder.glob("*/*/run.json") if (name := _study_of(path))})
+
+
 @cache
 def _holds_runs_of(folder: Path, study: str) -> bool:
-    for path in folder.glob("*/*/run.json"):
-        try:
-            if json.loads(path.read_text(encoding="utf-8")).get("study") == study:
-                return True
-        except (OSError, ValueError, AttributeError):
-            continue
-    return False
+    return any(_study_of(path) == study for path in folder.glob("*/*/run.json"))
+
+
+def _study_of(run_json: Path) -> str:
+    """The study that a run's run.json names; "" where it names none."""
+    try:
+        return str(json.loads(run_json.read_text(encoding="utf-8"))["study"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return ""
 
 
 def read_plan(path: Path) -> Plan:

@@ -16,7 +16,7 @@ from ablation.tracking import artifacts, histories
 from ablation.tracking.histories import Points, number_in_store
 from ablation.tracking.run_places import RunPlaces, current_artifacts
 from ablation.tracking.store import DISPLAY_NAME, Store
-from ablation.tracking.study_folder import read_plan, study_folder
+from ablation.tracking.study_folder import read_plan, studies_in, study_folder
 
 if TYPE_CHECKING:
     from ablation.tracking.store import Run
@@ -91,7 +91,7 @@ def _check_exists(store: Store, places: RunPlaces) -> None:
 
 def _folder_of(study: str, places: RunPlaces) -> Path | None:
     folders = (study_folder(root, study) for root in places.roots)
-    return next((folder for folder in folders if any(folder.glob("*/*/run.json"))), None)
+    return next((folder for folder in folders if study in studies_in(folder)), None)
 
 
 def _plan(

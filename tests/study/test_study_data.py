@@ -34,7 +34,7 @@ def trained(out: Path, run: PlannedRun, data: StudyData, state: str = "FINISHED"
     profile = {"train_images": data.train_images, "val_images": data.val_images}
     root = data.source.removeprefix("data.root=")
     facts = {"fingerprint": data.fingerprint, "data": {"name": "voc", "root": root}, "data_profile": profile}
-    folder.write_json("run.json", facts)
+    folder.write_json("run.json", facts | vars(run) | {"study": "s"})
     folder.set_state(state)
     return folder
 
@@ -99,6 +99,38 @@ def test_a_plan_of_an_older_version_is_judged_by_its_runs(tmp_path: Path) -> Non
         extend_plan(tmp_path, "s", [planned("bce", 2, B)], None, B)
     plan, _ = extend_plan(tmp_path, "s", [planned("bce", 2, B)], None, B, replace_data=True)
     assert plan.runs == [planned("bce", 2, B)] and len(plan.left_out) == len(old)
+
+
+@pytest.mark.parametrize("later", [[], [planned("new", 9, A)]], ids=["no plan", "a plan of nothing started"])
+def test_without_its_plan_a_study_keeps_the_data_of_its_runs(tmp_path: Path, later: list[PlannedRun]) -> None:
+    """plan.json was deleted: the runs' own records say what they were made from."""
+    old = study_on_a(tmp_path)
+    path = plan_file(tmp_path, "s")
+    path.unlink()
+    if later:
+        extend_plan(tmp_path, "s", later, None, A)
+    with pytest.raises(UsageError, match=r"2 finished and 1 unfinished runs in it are of other data: .*=/a"):
+        extend_plan(tmp_path, "s", [planned("bce", 0, B)], None, B)
+    plan, replaced = extend_plan(tmp_path, "s", [planned("bce", 0, B)], None, B, replace_data=True)
+    assert replaced is not None and len(replaced.runs) == 3 and plan.runs == [planned("bce", 0, B)]
+    assert plan.left_out == sorted(run.key for run in [*old[:3], *later])
+    # They have left: the next launch is as in any study of these data, and with its own data it joins.
+    extend_plan(tmp_path, "s", [planned("bce", 1, B)], None, B)
+    path.unlink()
+    trained(tmp_path, planned("bce", 0, B), B)
+    with pytest.raises(UsageError, match="2 finished"):
+        extend_plan(tmp_path, "s", [planned("bce", 1, B)], None, B)
+
+
+def test_one_run_of_other_data_is_one_run(tmp_path: Path) -> None:
+    extend_plan(tmp_path, "s", [planned("bce", 0, A)], None, A)
+    trained(tmp_path, planned("bce", 0, A), A)
+    with pytest.raises(UsageError, match=r"1 finished run in it is of other data.*that run leaves the plan"):
+        extend_plan(tmp_path, "s", [planned("bce", 0, B)], None, B)
+    _, replaced = extend_plan(tmp_path, "s", [planned("bce", 0, B)], None, B, replace_data=True)
+    assert replaced is not None
+    assert "1 finished run is of" in replaced.warning(B)
+    assert "leaves the plan; its folder stays" in replaced.warning(B)
 
 
 @pytest.mark.parametrize(
@@ -168,20 +200,6 @@ def test_replaced_runs_are_named_and_no_longer_analysed(finished: Path) -> None:
     record = load_study(store, "s")
     assert sorted(run.state for run in record.runs) == ["FINISHED", "SUPERSEDED", "SUPERSEDED"]
     assert [run.command for run in record.planned if "replace" in run.command] == []
-
-
-def test_a_renamed_folder_is_recognised(tmp_path: Path) -> None:
-    """Else the study would be trained again, or join another one."""
-    run = study_on_a(tmp_path)[0]
-    folder = RunFolder.of(tmp_path, "s", run.arm, run.seed, run.key)
-    folder.write_json("run.json", folder.read_json("run.json") | {"study": "s"})
-    plan_file(tmp_path, "s").parent.rename(tmp_path / "other")
-    with pytest.raises(UsageError, match=rf"{tmp_path}/other/, which was renamed; rename it back"):
-        extend_plan(tmp_path, "s", [planned("bce", 5, A)], None, A)
-    with pytest.raises(UsageError, match=r"study=other: .*holds runs of study s"):
-        extend_plan(tmp_path, "other", [planned("bce", 5, A)], None, A)
-    (tmp_path / "other").rename(tmp_path / "s")
-    extend_plan(tmp_path, "s", [planned("bce", 5, A)], None, A)
 
 
 def test_data_that_change_after_the_launch_are_not_trained_on(

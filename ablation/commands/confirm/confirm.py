@@ -25,7 +25,7 @@ from ablation.records import StudyRecord, declaration_that_counts, metric_and_le
 from ablation.rng import generator
 from ablation.study import app
 from ablation.study.execute import shared_data
-from ablation.study.plan_file import require_same_data
+from ablation.study.plan_file import refuse_renamed, require_same_data
 from ablation.tracking.store import Store
 from ablation.tracking.study_folder import study_folder
 from ablation.tracking.study_record import fetch_artifact, load_study
@@ -61,6 +61,7 @@ def confirm(study: str, seeds: Sequence[int], out: Path, store: Store, extra: Se
         UsageError: the study has no two finalists or no test split, or the seeds cannot confirm.
         AblationError: a run failed.
     """
+    refuse_renamed(out, study)
     record = load_study(store, study, out)
     metric, level = metric_and_level(record.declared)
     if not metric.startswith("val/"):

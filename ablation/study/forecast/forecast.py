@@ -21,7 +21,7 @@ from ablation.records import StudyData
 from ablation.study.execute import Prepared, shared_data
 from ablation.study.forecast.costs import Bytes, Cost, Shape, computed_bytes, device_of, earlier, needed_bytes
 from ablation.study.pace import makespan_s
-from ablation.study.plan_file import OtherData, other_data, plan_file
+from ablation.study.plan_file import OtherData, other_data, plan_file, refuse_renamed
 from ablation.study.run_status import RunStatus, planned_run_status
 from ablation.tracking.run_folder import RunFolder
 from ablation.tracking.store import Store
@@ -123,9 +123,13 @@ def plan_study(
     Args:
         launched: statuses that a launch would take up, see sweeper.launched_statuses.
         measured: costs that go before those of earlier runs.
+
+    Raises:
+        UsageError: the study's folder was renamed.
     """
     first = runs[0].config
     out, data = Path(first.out), shared_data(runs)
+    refuse_renamed(out, first.study)
     shapes = {run.key: shape_of(run, capacity) for run in runs}
     costs, sizes = earlier(out, set(shapes.values()))
     costs |= dict(measured or {})
