@@ -171,3 +171,17 @@ def test_what_sbatch_refuses_is_one_line(slurm: Cluster, tmp_path: Path) -> None
     message = error_line(ablation(tmp_path, *study, check=1))
     assert "sbatch refused the study: " in message and "invalid partition" in message
     assert jobs_of(tmp_path) == {}
+
+
+def test_settle_launches_its_steps_as_jobs(slurm: Cluster, tmp_path: Path) -> None:
+    """One arm a side: four pairs decide, each run a job; launched again, nothing is submitted."""
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps" / "q.yaml").write_text(
+        "# @package _global_\nstudy: q\narms: [{loss: bce}, {loss: focal, loss.gamma: 2}]\n"
+    )
+    command = ["settle", "sweeps=q", "max_seeds=4", "analysis.margin=0.2", *TINY, *SLURM]
+    ended = ablation(tmp_path, *command, "tracking.enabled=false")
+    assert ended.stdout.startswith("No useful difference") and len(run_folders(tmp_path)) == 8
+    jobs = (tmp_path / "runs" / "q_decide" / "slurm" / "jobs.json").read_text()
+    assert ablation(tmp_path, *command, "tracking.enabled=false").stdout == ended.stdout
+    assert (tmp_path / "runs" / "q_decide" / "slurm" / "jobs.json").read_text() == jobs
