@@ -192,6 +192,7 @@ def studies(arguments: list[str]) -> int:
 def check(arguments: list[str]) -> int:
     """Audit a data set; takes what train takes, and test=true to look at the test split too."""
     from ablation.commands.check.check import check as look_at
+    from ablation.commands.check.layout import layout_lines
     from ablation.commands.check.report import show, write_files
     from ablation.config import typed
     from ablation.files import safe_name
@@ -199,7 +200,10 @@ def check(arguments: list[str]) -> int:
 
     args = Arguments.parse("check", arguments, {"test": "false"}, overrides=True)
     test = args.flag("test")
-    config = typed(composed(args.overrides))
+    values = composed(args.overrides)
+    config = typed(values)
+    for line in layout_lines(values):
+        print(line)
     checked = look_at(config, test=test)
     folder = Path(config.out) / "check" / safe_name(checked.audit.name)
     show(checked.audit)

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ablation.config.schema import OPEN_GROUPS, RunConfig
+from ablation.data.dataset import DataSource
 from ablation.errors import UsageError, one_line
 from ablation.tracking.credentials import NO_CREDENTIALS, holds_credentials
 from ablation.yaml_files import LARGEST_INT
@@ -37,6 +38,8 @@ def typed(config: DictConfig) -> RunConfig:
             raise UsageError(f"{key}: no such key; the keys are {', '.join(schema)}")
         if key in OPEN_GROUPS:
             built[key] = typed_group(key, value, OPEN_GROUPS[key])
+            if isinstance(built[key], DataSource):
+                built[key] = built[key].resolved()
         elif dataclasses.is_dataclass(schema[key].default_factory):
             built[key] = filled(key, schema[key].default_factory, value)
         else:

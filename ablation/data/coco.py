@@ -23,6 +23,7 @@ from ablation.data.reading import (
     is_coordinate,
     is_name,
     is_whole,
+    literal,
     load_json,
     shorten,
     user_path,
@@ -154,10 +155,10 @@ def _categories(path: Path, entries: Sequence[dict[str, Any]]) -> dict[int, str]
     for number, entry in enumerate(entries):
         identity, name = entry.get("id"), entry.get("name")
         if not is_whole(identity) or not is_name(name):
-            what = f"categories[{number}] has id {_short(identity)} and name {_short(name)}"
+            what = f"categories[{number}] has id {literal(identity)} and name {literal(name)}"
             raise DataError(f"{path}: {what}; must be a whole number and {MUST_BE_NAME}")
         if identity in names or name in names.values():
-            twice = f"id {identity} or name {_short(name)}"
+            twice = f"id {identity} or name {literal(name)}"
             raise DataError(f"{path}: categories[{number}]: {twice} is there twice")
         names[identity] = name
     if not names:
@@ -172,7 +173,7 @@ def _read(file: _File, folder: Path) -> tuple[list[RawExample], list[str]]:
     for number, image in enumerate(file.images):
         identity, name = image.get("id"), image.get("file_name")
         if not is_whole(identity) or not is_name(name):
-            what = f"images[{number}] has id {_short(identity)} and file_name {_short(name)}"
+            what = f"images[{number}] has id {literal(identity)} and file_name {literal(name)}"
             raise DataError(f"{file.path}: {what}; must be a whole number and {MUST_BE_NAME}")
         if identity in names:
             raise DataError(f"{file.path}: image id {identity} is there twice ({names[identity]}, {name})")
@@ -188,7 +189,7 @@ def _read(file: _File, folder: Path) -> tuple[list[RawExample], list[str]]:
     for annotation in file.annotations:
         where, image_id = f"annotation {shorten(annotation.get('id'), 40)}", annotation.get("image_id")
         if not is_whole(image_id) or image_id not in boxes:
-            lost.append(f"{where}: image_id {_short(image_id)} is not among the images")
+            lost.append(f"{where}: image_id {literal(image_id)} is not among the images")
         elif not annotation.get("bbox") and annotation.get("segmentation"):
             lost.append(f"{where}: {_NO_BOX}")
         else:
@@ -214,14 +215,14 @@ def _example(path: Path, folder: Path, name: str, image: dict[str, Any], boxes: 
 def _box(annotation: dict[str, Any], where: str, categories: dict[int, str]) -> RawBox:
     category = annotation.get("category_id")
     label = categories.get(category) if is_whole(category) else None
-    wrong = None if label is not None else f"category_id {_short(category)} is not one of {_few(categories)}"
+    wrong = None if label is not None else f"category_id {literal(category)} is not one of {_few(categories)}"
     bbox, crowd = annotation.get("bbox"), annotation.get("iscrowd", 0)
     numbers = bbox if isinstance(bbox, list) and all(is_coordinate(value) for value in bbox) else []
     if len(numbers) != 4:
         wrong = wrong or f"bbox {shorten(bbox, 60)} must be four numbers: x, y, width, height"
         numbers = [0.0] * 4
     if crowd is not None and crowd not in (0, 1):
-        wrong = wrong or f"iscrowd {_short(crowd)} must be 0 or 1"
+        wrong = wrong or f"iscrowd {literal(crowd)} must be 0 or 1"
     x, y, width, height = (float(value) for value in numbers)
     return RawBox(
         where=where if label is None else f"{where} ({label})",
@@ -251,11 +252,6 @@ def _stem(name: str) -> str:
 def _few(categories: dict[int, str]) -> str:
     listed = ", ".join(f"{key} ({name})" for key, name in list(categories.items())[:8])
     return listed + (", ..." if len(categories) > 8 else "")
-
-
-def _short(value: object) -> str:
-    """As Python writes it, so that a text is told from a number."""
-    return repr(shorten(value)) if isinstance(value, str) else shorten(value)
 
 
 def _within(root: Path, name: str) -> Path:

@@ -96,6 +96,10 @@ class DataSource(ABC):
     def open(self) -> DetectionData:
         """Read the annotations of train and val. Raises UsageError or DataError with one line."""
 
+    def resolved(self) -> DataSource:
+        """The source as it is recorded: itself, or what it stands for (auto.py)."""
+        return self
+
     def has_test(self) -> bool:
         """Whether there is a test split, which `ablation confirm` needs; opens no image of it."""
         return True

@@ -8,8 +8,8 @@ markers whole, is not noticed: the format has no checksum.
 The size is read from the header before anything is decoded, since a small file can hold an image that
 fills the memory.
 
-Grey, palette and RGBA images become RGB (the alpha channel is dropped, not blended). CMYK and more
-than 8 bits a channel are refused: there is no one right conversion. The EXIF orientation is applied
+Grey, palette and RGBA images become RGB (the alpha channel is dropped, not blended); of 16 bits a channel
+the upper 8 are taken. CMYK is refused: there is no one right conversion. The EXIF orientation is applied
 (orientation.py), as labelling tools do when they show the image.
 """
 
@@ -37,6 +37,7 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # anything else is the next segment.
 _SCAN_END = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _MOST_SCANS = 100  # progressive files have about ten; each costs as much as decoding the whole image
+_PNG_COLOURS = {0: "grey", 2: "", 3: "palette", 4: "grey with alpha", 6: "RGBA"}
 _CONVERT = "convert it to 8-bit RGB, as `mogrify -depth 8 -colorspace sRGB FILE` of ImageMagick does"
 
 
@@ -55,10 +56,12 @@ class ImageHeader:
     Attributes:
         stored_px: (width, height) of the pixels in the file.
         orientation: 1 to 8, see orientation.py.
+        converted: what makes it no 8-bit RGB image, "grey" or "16-bit RGBA"; empty where it is one.
     """
 
     stored_px: tuple[int, int]
     orientation: int
+    converted: str = ""
 
     @property
     def upright_px(self) -> tuple[int, int]:
@@ -118,7 +121,7 @@ def read_content(path: Path, max_pixels: int = MAX_PIXELS) -> bytes:
 
 
 def read_header(content: bytes, max_pixels: int = MAX_PIXELS) -> ImageHeader:
-    """Size and orientation of a whole 8-bit JPEG or PNG, grey or colour.
+    """What the header of a whole JPEG or PNG says, grey or colour.
 
     Raises:
         OversizedImage: width x height exceeds `max_pixels`.
@@ -149,7 +152,7 @@ def _checked_size(width: int, height: int, max_pixels: int) -> tuple[int, int]:
 
 
 def _jpeg_header(content: bytes, max_pixels: int) -> ImageHeader:
-    position, scans, size, orientation = 2, 0, None, None
+    position, scans, size, orientation, grey = 2, 0, None, None, False
     truncated = DamagedImage(f"is a truncated JPEG ({len(content)} bytes, no end-of-image marker)")
     while True:
         position = content.find(b"\xff", position)
@@ -169,6 +172,7 @@ def _jpeg_header(content: bytes, max_pixels: int) -> ImageHeader:
         segment = content[position + 2 : position + length]
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             size = _jpeg_frame(segment, max_pixels)
+            grey = segment[5] == 1
         elif marker == 0xE1 and segment[:6] == b"Exif\0\0" and orientation is None:
             orientation = orientation_of(segment[6:])
         position += length
@@ -182,7 +186,7 @@ def _jpeg_header(content: bytes, max_pixels: int) -> ImageHeader:
             position = end.start()
     if size is None or not scans:
         raise DamagedImage("is a JPEG without image data")
-    return ImageHeader(size, orientation or UPRIGHT)
+    return ImageHeader(size, orientation or UPRIGHT, "grey" if grey else "")
 
 
 def _jpeg_frame(segment: bytes, max_pixels: int) -> tuple[int, int]:
@@ -199,7 +203,7 @@ def _jpeg_frame(segment: bytes, max_pixels: int) -> tuple[int, int]:
 
 
 def _png_header(content: bytes, max_pixels: int) -> ImageHeader:
-    position, data, size, orientation = 8, False, None, UPRIGHT
+    position, data, size, orientation, converted = 8, False, None, UPRIGHT, ""
     while True:
         length = int.from_bytes(content[position : position + 4], "big")
         kind = content[position + 4 : position + 8]
@@ -213,8 +217,8 @@ def _png_header(content: bytes, max_pixels: int) -> ImageHeader:
         if kind == b"IHDR":
             if length < 13 or position != 8:
                 raise DamagedImage("is a damaged PNG (IHDR chunk)")
-            if chunk[8] > 8:
-                raise DamagedImage(f"has {chunk[8]} bits a channel, must have 8; {_CONVERT}")
+            depth = "16-bit " if chunk[8] > 8 else ""
+            converted = (depth + _PNG_COLOURS.get(chunk[9], "")).strip()
             width, height = int.from_bytes(chunk[:4], "big"), int.from_bytes(chunk[4:8], "big")
             size = _checked_size(width, height, max_pixels)
         elif kind == b"eXIf":
@@ -225,4 +229,4 @@ def _png_header(content: bytes, max_pixels: int) -> ImageHeader:
         position = end
     if not data or size is None:
         raise DamagedImage("is a PNG without image data")
-    return ImageHeader(size, orientation)
+    return ImageHeader(size, orientation, converted)

@@ -200,14 +200,15 @@ def open_root(text: str, needs: str) -> Path:
 
 
 def other_layout(root: Path, name: str) -> str:
-    """A hint where a folder looks like another format than `name`: "; it looks like ..., as data=yolo"."""
+    """A hint for a folder that is not laid out as `name` wants."""
     looks = {
         "voc": (root / "ImageSets").is_dir() or (root / "Annotations").is_dir(),
         "yolo": any(root.glob("data.y*ml")) or (root / "labels").is_dir(),
         "coco": any(root.glob("annotations/*.json")) or any(root.glob("*coco*.json")),
     }
     others = [f"data={key}" for key, likely in looks.items() if likely and key != name]
-    return f"; it looks like the layout of {' or '.join(others)}" if others else ""
+    looks_like = f"it looks like the layout of {' or '.join(others)}; " if others else ""
+    return f"; {looks_like}data=auto recognises the usual layouts"
 
 
 def there_is(folder: Path) -> str:

@@ -173,6 +173,7 @@ def build_split(
     if raws and not examples:
         raise DataError(f"{damaged[0].file}: {damaged[0].what}; no image of this split can be used")
     faults += _orientation_fault(turned)
+    faults += _conversion_faults({path: checks[path].converted for path in paths})
     return FileSplit(examples, paths, hashes, [*damaged, *bad, *faults], max_pixels)
 
 
@@ -207,6 +208,18 @@ def _orientation_fault(turned: Sequence[tuple[Path, int, bool]]) -> list[Fault]:
     if boxes:
         action += f", but those of {boxes} images, which state the size as stored, were turned too"
     return [Fault(str(path), what, action)]
+
+
+def _conversion_faults(kinds: Mapping[Path, str]) -> list[Fault]:
+    """One line for each kind of image that is not 8-bit RGB in its file."""
+    faults = []
+    for kind in sorted(set(kinds.values()) - {""}):
+        paths = [path for path, other in kinds.items() if other == kind]
+        what = "1 image is" if len(paths) == 1 else f"{len(paths)} images are"
+        action = "converted to 8-bit RGB" + (": the upper 8 of 16 bits" if kind.startswith("16") else "")
+        action += "; alpha is dropped" if "alpha" in kind or "RGBA" in kind else ""
+        faults.append(Fault(str(paths[0]), f"{what} {kind}, this is the first", action))
+    return faults
 
 
 def _damage(raw: RawExample, checks: Mapping[Path, CheckedImage]) -> Fault | None:

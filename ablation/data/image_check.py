@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
@@ -25,7 +26,7 @@ from ablation.data.orientation import UPRIGHT
 from ablation.files import canonical_json, sha256_text, write_text
 
 SETTLED_S = 2.0
-_VERSION = 2
+_VERSION = 3
 _THREADS = 4
 _LARGE_PIXELS, _LARGE_BYTES = 8_000_000, 16_000_000
 _large = Lock()
@@ -44,6 +45,7 @@ class CheckedImage:
         width_px, height_px: as decoded, upright; 0 where it could not be.
         orientation: 1 to 8, see orientation.py.
         damage: what is wrong with it, or None.
+        converted: what makes it no 8-bit RGB image ("grey", "16-bit RGBA"), or empty.
         oversized: it exceeds data.max_pixels; not remembered, since another limit may let it pass.
     """
 
@@ -52,6 +54,7 @@ class CheckedImage:
     height_px: int
     damage: str | None
     orientation: int = UPRIGHT
+    converted: str = ""
     oversized: bool = False
 
 
@@ -75,7 +78,7 @@ def _check(path: Path, max_pixels: int, alone: bool) -> CheckedImage:
             decode_stored(content, header)
     except DamagedImage as error:
         return CheckedImage(digest, 0, 0, str(error), oversized=isinstance(error, OversizedImage))
-    return CheckedImage(digest, width, height, None, header.orientation)
+    return CheckedImage(digest, width, height, None, header.orientation, header.converted)
 
 
 def check_images(
@@ -147,18 +150,15 @@ def _load(memory_file: Path) -> dict[str, tuple[Stamp, CheckedImage]]:
         if stored["version"] != _VERSION or stored["xxh3"] != _digest(memory_file, images):
             return {}
         return {
-            name: ((size, modified, changed), CheckedImage(sha256, width, height, damage, orientation))
-            for name, (size, modified, changed, sha256, width, height, damage, orientation) in images.items()
+            name: ((size, modified, changed), CheckedImage(*check))
+            for name, (size, modified, changed, *check) in images.items()
         }
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return {}
 
 
 def _save(memory_file: Path, known: Mapping[str, tuple[Stamp, CheckedImage]]) -> None:
-    images = {
-        name: [*stamp, check.sha256, check.width_px, check.height_px, check.damage, check.orientation]
-        for name, (stamp, check) in known.items()
-    }
+    images = {name: [*stamp, *dataclasses.astuple(check)] for name, (stamp, check) in known.items()}
     content = {"version": _VERSION, "xxh3": _digest(memory_file, images), "images": images}
     with contextlib.suppress(OSError):
         write_text(memory_file, canonical_json(content) + "\n")

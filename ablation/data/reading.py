@@ -115,6 +115,11 @@ def shorten(value: object, most: int = 80) -> str:
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
+def literal(value: object) -> str:
+    """As Python writes it, so that a message tells a text from a number."""
+    return repr(shorten(value)) if isinstance(value, str) else shorten(value)
+
+
 def nearest(name: str, names: Sequence[str]) -> str | None:
     """The one of `names` that is spelled most like `name`, if one is."""
     same = [other for other in names if spelling(other) == spelling(name) and other != name]

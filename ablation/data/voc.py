@@ -1,4 +1,4 @@
-"""Pascal VOC folders: Annotations/*.xml, JPEGImages/*, ImageSets/Main/*.txt.
+"""Pascal VOC folders: Annotations/*.xml, JPEGImages/*, ImageSets/Main/*.txt; or XML files in other folders.
 
 Corners are taken as they stand, as continuous coordinates: xmin .. xmax. The original devkit means
 1-based pixels including the last one, which would be xmin - 1 .. xmax; labelling tools write either.
@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 from xml.etree.ElementTree import Element, ParseError
@@ -18,6 +17,7 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
+from ablation.data.dataset import Fault
 from ablation.data.decode import SUFFIXES
 from ablation.data.file_source import (
     FileSource,
@@ -33,20 +33,30 @@ from ablation.data.hash_split import SplitName
 from ablation.data.reading import MUST_BE_NAME, is_name, read_file, read_lines, shorten
 from ablation.data.reading import number as number_of
 from ablation.errors import DataError, UsageError, require
+from ablation.records import NOT_IDENTITY
 
 _CORNERS = tuple(f"bndbox/{key}" for key in ("xmin", "ymin", "xmax", "ymax"))
 _ONCE = ("name", "bndbox", "difficult", *_CORNERS)
 _FLAGS = {"0": False, "1": True, "false": False, "true": True}
-_FOLDERS = ("Annotations", "JPEGImages", "ImageSets/Main")
+_LISTS = "ImageSets/Main"
+SET = "{set}"
+MISSING_ANNOTATION = ("error", "background")
 
 
 @dataclass(frozen=True)
 class Voc(FileSource):
     """A data set in VOC's layout; `root` holds Annotations, JPEGImages and ImageSets/Main.
 
+    Other folders can be named, and no lists are needed: with train_set=null every image of the folder is a
+    train image; with `{set}` in `images` each split has a folder of its own, named by its set.
+
     Attributes:
-        train_set, val_set, test_set: names of files in ImageSets/Main, without `.txt`. val_set and
-            test_set may be null: the data set has no such split (see val_share and test_share).
+        train_set, val_set, test_set: names of files in ImageSets/Main, without `.txt`, or what takes the
+            place of `{set}`. val_set and test_set may be null: the data set has no such split (see
+            val_share and test_share). train_set=null: all images of the folder, no list is read.
+        images, annotations: folders of the images and of their XML files, relative to root; may be one.
+        missing_annotation: "error" refuses an image of a split that has no XML file; "background" takes it
+            as an image without objects.
         classes: class names in the order of their labels; null takes the names found in the train
             and val annotations, sorted.
         use_difficult: train on objects marked difficult. In evaluation they are ignored either way.
@@ -54,9 +64,12 @@ class Voc(FileSource):
 
     name: ClassVar[str] = "voc"
 
-    train_set: str = "train"
+    train_set: str | None = "train"
     val_set: str | None = "val"
     test_set: str | None = "test"
+    images: str = field(default="JPEGImages", metadata=NOT_IDENTITY)
+    annotations: str = field(default="Annotations", metadata=NOT_IDENTITY)
+    missing_annotation: str = field(default="error", metadata=NOT_IDENTITY)
     classes: list[str] | None = None
     use_difficult: bool = True
 
@@ -66,23 +79,56 @@ class Voc(FileSource):
             unique = len(set(self.classes)) == len(self.classes) > 0
             usable = unique and all(is_name(name) for name in self.classes)
             require(usable, "classes", list(self.classes), "null or a list of different names")
+        known = ", ".join(MISSING_ANNOTATION)
+        require(
+            self.missing_annotation in MISSING_ANNOTATION,
+            "missing_annotation",
+            self.missing_annotation,
+            f"one of {known}",
+        )
+        for key in ("images", "annotations"):
+            folder = getattr(self, key)
+            inside = folder != "" and not leaves(folder)
+            require(inside, key, folder, "a folder inside data.root, relative to it")
         for key in ("train_set", "val_set", "test_set"):
             value = getattr(self, key)
-            if value is None and key != "train_set":
+            if value is None:
                 continue
             plain = re.fullmatch(r"[^/\\]+", value) is not None and not value.startswith(".")
-            require(plain, key, value, "the name of a file in ImageSets/Main, without folder and .txt")
+            require(plain, key, value, f"the name of a file in {_LISTS}, without folder and .txt")
+        by_folder = SET in self.images
+        if by_folder and self.train_set is None:
+            raise ValueError(f"train_set: found null, must be what {SET} in images stands for")
+        if self.train_set is None and (self.val_set or self.test_set):
+            raise ValueError(
+                "train_set: null takes every image into train, so val_set and test_set must be null too; "
+                "draw them with val_share and test_share"
+            )
+        if SET in self.annotations and not by_folder:
+            raise ValueError(f"annotations: found {self.annotations}, but images has no {SET}")
 
     def reader(self) -> Reader:
-        needs = f"must be the folder that holds {', '.join(_FOLDERS)}"
-        root = open_root(self.root, needs)
-        missing = [name for name in _FOLDERS if not (root / name).is_dir()]
+        folders = self.folders()
+        root = open_root(self.root, f"must be the folder that holds {', '.join(folders)}")
+        missing = [name for name in folders if not (root / name).is_dir()]
         if missing:
-            inside = sorted(path.parent.parent.name for path in root.glob("*/ImageSets/Main"))
+            inside = sorted(path.parent.parent.name for path in root.glob(f"*/{_LISTS}"))
             hint = f"did you mean {root / inside[0]}?" if inside else f"there is: {there_is(root)}"
             hint += "" if inside else other_layout(root, self.name)
             raise UsageError(f"data.root: {root} has no {', '.join(missing)}; {hint}")
         return _VocReader(self, root)
+
+    @property
+    def lists(self) -> bool:
+        """Whether files in ImageSets/Main say which images a split has."""
+        return self.train_set is not None and SET not in self.images
+
+    def folders(self) -> list[str]:
+        """The folders that must be there, each once."""
+        names = [self.annotations, self.images]
+        if self.train_set is not None:
+            names = [name.replace(SET, self.train_set) for name in names]
+        return list(dict.fromkeys([*names, *([_LISTS] if self.lists else [])]))
 
 
 class _VocReader(Reader):
@@ -92,20 +138,32 @@ class _VocReader(Reader):
         self.classes_are_derived = source.classes is None
 
     def has(self, split: SplitName) -> bool:
-        return self._set(split) is not None
+        return split == "train" or self._set(split) is not None
 
     def setting(self, split: SplitName) -> str | None:
         return f"data.{split}_set"
 
     def is_there(self, split: SplitName) -> bool:
-        return self.has(split) and (self.root / self.listing(split)).is_file()
+        place = self.root / self.listing(split)
+        return self.has(split) and (place.is_file() if self.source.lists else place.is_dir())
 
     def listing(self, split: SplitName) -> str:
-        return f"ImageSets/Main/{self._set(split) or self.source.train_set}.txt"
+        if self.source.lists:
+            return f"{_LISTS}/{self._set(split) or self.source.train_set}.txt"
+        return self._folder(self.source.images, split)
 
     def read(self, split: SplitName) -> list[RawExample]:
-        stems = _stems(self.root, f"{split}_set", str(self._set(split)))
-        return [_read_annotation(self.root, stem, self._images.get(stem, [])) for stem in stems]
+        images = _images(self.root / self._folder(self.source.images, split), f"data.{split}_set")
+        annotations = self.root / self._folder(self.source.annotations, split)
+        if self.source.lists:
+            stems = _stems(self.root, f"{split}_set", str(self._set(split)))
+        else:
+            stems = sorted({*images, *(path.stem for path in annotations.glob("*.xml"))})
+        if not stems:
+            raise UsageError(f"data.images: {self.listing(split)}/ in {self.root} holds no image")
+        raws = [self._example(annotations / f"{stem}.xml", images.get(stem, [])) for stem in stems]
+        self._note_missing(split, raws)
+        return raws
 
     def for_training(self, raws: list[RawExample]) -> list[RawExample]:
         return use_ignored(raws) if self.source.use_difficult else raws
@@ -118,16 +176,34 @@ class _VocReader(Reader):
             raise DataError(f"{self.root}: no object in the annotations of train and val, so no classes")
         return tuple(sorted(names))
 
+    def _example(self, annotation: Path, images: Sequence[Path]) -> RawExample:
+        if self.source.missing_annotation == "background" and len(images) == 1 and not annotation.exists():
+            return RawExample(name=annotation.stem, image=images[0], annotation=annotation)
+        return _read_annotation(annotation, images, self.source.images)
+
+    def _note_missing(self, split: SplitName, raws: Sequence[RawExample]) -> None:
+        """One line for all images that are taken as background because they have no annotation."""
+        if self.source.missing_annotation != "background":
+            return
+        missing = [raw.annotation for raw in raws if raw.damage is None and not raw.annotation.exists()]
+        if len(missing) == len(raws):
+            raise DataError(f"{missing[0]}: not found, and none of the {len(raws)} images has an annotation")
+        self.faults[split] = []
+        if missing:
+            what = f"{len(missing)} of {len(raws)} images have no annotation, this is the first"
+            self.faults[split].append(Fault(str(missing[0]), what, "taken as images without objects"))
+
     def _set(self, split: SplitName) -> str | None:
         name: str | None = getattr(self.source, f"{split}_set")
         return name
 
-    @cached_property
-    def _images(self) -> dict[str, list[Path]]:
-        return _images(self.root / "JPEGImages")
+    def _folder(self, name: str, split: SplitName) -> str:
+        return name.replace(SET, self._set(split) or str(self.source.train_set))
 
 
-def _images(folder: Path) -> dict[str, list[Path]]:
+def _images(folder: Path, setting: str) -> dict[str, list[Path]]:
+    if not folder.is_dir():
+        raise UsageError(f"{setting}: no folder {folder}; there is: {there_is(folder.parent)}")
     paths: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in SUFFIXES:
@@ -136,7 +212,7 @@ def _images(folder: Path) -> dict[str, list[Path]]:
 
 
 def _stems(root: Path, key: str, name: str) -> list[str]:
-    path = root / "ImageSets" / "Main" / f"{name}.txt"
+    path = root / _LISTS / f"{name}.txt"
     try:
         lines = read_lines(path, "a list of image names")
     except FileNotFoundError:
@@ -163,8 +239,8 @@ def _stems(root: Path, key: str, name: str) -> list[str]:
     return list(stems)
 
 
-def _read_annotation(root: Path, stem: str, images: Sequence[Path]) -> RawExample:
-    path = root / "Annotations" / f"{stem}.xml"
+def _read_annotation(path: Path, images: Sequence[Path], folder: str) -> RawExample:
+    stem = path.stem
     image = images[0] if len(images) == 1 else None
 
     def damaged(why: str) -> RawExample:
@@ -173,7 +249,10 @@ def _read_annotation(root: Path, stem: str, images: Sequence[Path]) -> RawExampl
     try:
         tree: Element = fromstring(read_file(path))
     except FileNotFoundError:
-        return damaged("is missing; every image of a set needs its annotation")
+        return damaged(
+            "is missing; every image of a set needs its annotation (data.missing_annotation=background takes "
+            "such images as images without objects)"
+        )
     except DataError as error:
         return damaged(str(error).split(": ", 1)[1])
     except DefusedXmlException as error:
@@ -190,7 +269,7 @@ def _read_annotation(root: Path, stem: str, images: Sequence[Path]) -> RawExampl
         return damaged(f"names the image {filename!r}, which leads out of the data set")
     if not images:
         candidates = "/".join(f"{stem}{suffix}" for suffix in SUFFIXES)
-        return damaged(f"has no image: JPEGImages holds none of {candidates}")
+        return damaged(f"has no image: {folder} holds none of {candidates}")
     if len(images) > 1:
         return damaged(f"has {len(images)} images: {', '.join(image.name for image in images)}; keep one")
     boxes = [_read_object(element, number) for number, element in enumerate(tree.findall("object"), start=1)]

@@ -1,4 +1,4 @@
-"""YOLO folders: data.yaml, images, and one label file per image with lines `class cx cy w h`.
+"""YOLO folders: a file of splits and names, images, and one label file per image: lines `class cx cy w h`.
 
 The numbers are shares of the image's width and height. The label file of images/a/b.jpg is
 labels/a/b.txt: the last folder named `images` becomes `labels`; without such a folder the label
@@ -11,17 +11,17 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from ablation.data.dataset import Fault
 from ablation.data.decode import SUFFIXES
-from ablation.data.file_source import FileSource, Reader, leaves, open_root, other_layout, there_is
+from ablation.data.file_source import FileSource, Reader, leaves, open_root, there_is
 from ablation.data.file_split import RawBox, RawExample
 from ablation.data.hash_split import SplitName
-from ablation.data.reading import MUST_BE_NAME, is_name, is_whole, read_lines, shorten
+from ablation.data.reading import is_name, literal, read_lines, shorten
 from ablation.data.reading import number as number_of
-from ablation.errors import DataError, UsageError, require
-from ablation.yaml_files import load_yaml
+from ablation.data.yolo_file import class_names, load, without_data_folder
+from ablation.errors import DataError, require
 
 _UNREAD_SUFFIXES = (".bmp", ".dng", ".gif", ".heic", ".jp2", ".mpo", ".tif", ".tiff", ".webp")
 _LARGEST_SHARE = 2.0
@@ -39,7 +39,9 @@ class Yolo(FileSource):
     as ../train/images that mean train/images), and refused where nothing is there.
 
     Attributes:
-        file: name of the file with `train`, `val`, `test`, `names`, relative to root.
+        file: name of the file with `train`, `val`, `test`, `names`, relative to root: a .yaml; a .data file
+            of Darknet; or a .txt or .names file with one class name a line, which makes the folder images/
+            (else root itself) the train images. See yolo_file.py.
     """
 
     name: ClassVar[str] = "yolo"
@@ -62,8 +64,8 @@ class _YoloReader(Reader):
         # Lexically absolute: a symbolic link inside root may well lead elsewhere, that is the user's own.
         self.root = Path(os.path.abspath(root))  # noqa: PTH100
         self.path = path
-        self.content = _load(path, root)
-        self.names = _names(path, self.content)
+        self.content = load(path, root)
+        self.names = class_names(path, self.content)
 
     def has(self, split: SplitName) -> bool:
         return split == "train" or self.content.get(split) not in (None, "", [])
@@ -82,7 +84,7 @@ class _YoloReader(Reader):
         for entry in entries:
             if not is_name(entry):
                 must = "a folder, a .txt file, or a list of these"
-                raise DataError(f"{self.path}: {split}: found {_short(value)}, must be {must}")
+                raise DataError(f"{self.path}: {split}: found {literal(value)}, must be {must}")
             place = self._find(entry, split)
             if os.path.isdir(place):  # noqa: PTH112
                 files = _in_folder(place, faults)
@@ -100,7 +102,7 @@ class _YoloReader(Reader):
                     )
                 images[name] = path
         if not images:
-            raise DataError(f"{self.path}: {split}: no image ({', '.join(SUFFIXES)}) in {_short(value)}")
+            raise DataError(f"{self.path}: {split}: no image ({', '.join(SUFFIXES)}) in {literal(value)}")
         return self._annotated(images, faults)
 
     def _annotated(self, images: dict[str, Path], faults: list[Fault]) -> list[RawExample]:
@@ -130,19 +132,19 @@ class _YoloReader(Reader):
         """The folder or list that an entry names: the first of its readings that is inside root and there."""
         base = self.content.get("path") or "."
         if not is_name(base):
-            raise DataError(f"{self.path}: path: found {_short(base)}, must be a folder")
+            raise DataError(f"{self.path}: path: found {literal(base)}, must be a folder")
         here = self.path.parent
         tried = [self.root / base / entry, here / base / entry, here / entry, self.root / entry]
         below = [part for part in PurePosixPath(entry).parts if part not in ("..", "/")]
-        tried.append(self.root.joinpath(*below))
+        tried += [self.root.joinpath(*below), self.root / without_data_folder(entry)]
         inside = [path for path in map(self._inside, tried) if path is not None]
         for path in inside:
             if os.path.exists(path):  # noqa: PTH110
                 return path
         if self._inside(tried[0]) is None:
             raise DataError(
-                f"{self.path}: {split}: {_short(entry)} (path {_short(base)}) leads out of {self.root}, and "
-                "nothing is read there; set data.root to the folder that holds everything"
+                f"{self.path}: {split}: {literal(entry)} (path {literal(base)}) leads out of {self.root}, "
+                "and nothing is read there; set data.root to the folder that holds everything"
             )
         raise DataError(
             f"{self.path}: {split}: {shorten(str(inside[0]), 200)} not found; {self.root} holds: "
@@ -164,8 +166,10 @@ class _YoloReader(Reader):
                 continue
             text = line.strip().replace("\\", "/")
             if PurePosixPath(text).suffix.lower() not in SUFFIXES or not is_name(text):
-                raise DataError(f"{path}: line {number}: {_short(text)} is none of {', '.join(SUFFIXES)}")
-            tried = [self._inside(folder / text) for folder in (path.parent, base, self.root)]
+                raise DataError(f"{path}: line {number}: {literal(text)} is none of {', '.join(SUFFIXES)}")
+            below = without_data_folder(text)
+            places = [path.parent / text, base / text, self.root / text, self.root / below]
+            tried = [self._inside(place) for place in places]
             inside = [image for image in tried if image is not None]
             if not inside:
                 raise DataError(f"{path}: line {number}: {text!r} leads out of the data set ({self.root})")
@@ -173,52 +177,6 @@ class _YoloReader(Reader):
             image = next((image for image in inside if os.path.exists(image)), inside[0])  # noqa: PTH110
             images.append((image.stem, image))
         return images
-
-
-def _load(path: Path, root: Path) -> dict[str, Any]:
-    try:
-        content = load_yaml(path)
-    except FileNotFoundError:
-        candidates = ", ".join(sorted(yaml_file.name for yaml_file in root.glob("*.y*ml"))) or there_is(root)
-        hint = other_layout(root, "yolo")
-        raise UsageError(f"data.file: no file {path}; there is: {candidates}{hint}") from None
-    if not isinstance(content, dict) or "train" not in content or "names" not in content:
-        raise DataError(f"{path}: must have the keys train, val and names")
-    return content
-
-
-def _names(path: Path, content: dict[str, Any]) -> tuple[str, ...]:
-    stated, count = content["names"], content.get("nc")
-    must = "must be a list of different texts, or a mapping of 0, 1, ... to them"
-    names = stated
-    if isinstance(stated, dict):
-        keyed = {key: name for key, name in stated.items() if is_whole(key)}
-        keyed |= {int(key): name for key, name in stated.items() if isinstance(key, str) and key.isdecimal()}
-        if sorted(keyed) != list(range(len(stated))):
-            raise DataError(f"{path}: names: found the keys {_short(list(stated))}; {must}")
-        names = [keyed[index] for index in range(len(keyed))]
-    if not isinstance(names, list) or not names:
-        raise DataError(f"{path}: names: found {_short(stated)}; {must}")
-    texts = tuple(_class_name(path, index, name) for index, name in enumerate(names))
-    if len(set(texts)) != len(texts):
-        raise DataError(f"{path}: names: found {_short(stated)}; {must}")
-    if count is not None and (not is_whole(count) or count != len(texts)):
-        raise DataError(f"{path}: nc: found {_short(count)}, must be {len(texts)}, the number of names")
-    return texts
-
-
-def _class_name(path: Path, index: int, name: object) -> str:
-    """The name of class `index`; one called 1 is a number in YAML and need not be in quotes."""
-    text = str(name).strip() if is_whole(name) else name.strip() if isinstance(name, str) else None
-    if not is_name(text):
-        must = f"{MUST_BE_NAME}; a number with a point, true, false and null need quotes"
-        raise DataError(f"{path}: names: class {index} is {_short(name)}, must be {must}")
-    return text
-
-
-def _short(value: object) -> str:
-    """As Python writes it, so that a text is told from a number."""
-    return repr(shorten(value)) if isinstance(value, str) else shorten(value)
 
 
 def _in_folder(folder: Path, faults: list[Fault]) -> list[tuple[str, Path]]:
@@ -253,7 +211,7 @@ def _box(line: str, number: int, names: Sequence[str]) -> RawBox:
     where = f"line {number}"
     values = [value for value in map(number_of, words) if value is not None]
     if len(values) < len(words):
-        return _wrong(where, f"{_short(line.strip())} must be five numbers: class cx cy w h")
+        return _wrong(where, f"{literal(line.strip())} must be five numbers: class cx cy w h")
     if len(values) != 5:
         polygon = " (a polygon? only boxes are read)" if len(values) >= 7 and len(values) % 2 else ""
         return _wrong(where, f"has {len(values)} numbers{polygon}, must have five: class cx cy w h")

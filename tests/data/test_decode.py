@@ -15,7 +15,7 @@ import pytest
 from helpers.voc_folder import encode, picture, png_bomb, png_chunk
 from numpy.testing import assert_array_equal
 
-from ablation.data.decode import DamagedImage, OversizedImage, decode, read_image
+from ablation.data.decode import DamagedImage, OversizedImage, decode, read_header, read_image
 from ablation.data.opencv import cv2
 from ablation.errors import DataError
 
@@ -99,9 +99,13 @@ def test_palette_becomes_rgb() -> None:
     )
 
 
-def test_sixteen_bits_are_refused_with_a_remedy() -> None:
-    with pytest.raises(DamagedImage, match=r"16 bits.*8-bit RGB.*mogrify"):
-        decode(encode(picture().astype(np.uint16) * 257, ".png"))
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_of_sixteen_bits_the_upper_eight_are_taken(channels: int) -> None:
+    values = np.random.default_rng(0).integers(0, 2**16, (5, 7, channels), dtype=np.uint16)
+    colours = values[:, :, :3] if channels > 1 else np.repeat(values, 3, axis=2)
+    content = encode(values if channels > 1 else values[:, :, 0], ".png")
+    assert_array_equal(decode(content), colours >> 8)
+    assert read_header(content).converted == {1: "16-bit grey", 3: "16-bit", 4: "16-bit RGBA"}[channels]
 
 
 def test_four_channel_jpeg_is_refused_with_a_remedy() -> None:

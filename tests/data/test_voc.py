@@ -156,7 +156,6 @@ def test_an_image_without_objects_is_kept(folder: Path) -> None:
         (encode(picture())[:-40], "truncated"),
         (b"hello, I am a text", "is not a JPEG or PNG"),
         (encode(picture(), ".png")[:-4], "truncated"),
-        (encode(picture().astype(np.uint16) * 257, ".png"), "16 bits"),
     ],
 )
 @pytest.mark.parametrize("cache", ["none", "disk"])
@@ -178,18 +177,25 @@ def test_damaged_images_are_noticed_when_opened(
 
 
 @pytest.mark.parametrize(
-    ("image", "suffix"),
+    ("image", "suffix", "kind"),
     [
-        (picture()[:, :, 0], ".jpg"),
-        (picture()[:, :, 0], ".png"),
-        (np.dstack([picture(), picture()[:, :, 0]]), ".png"),
+        (picture()[:, :, 0], ".jpg", "grey"),
+        (picture()[:, :, 0], ".png", "grey"),
+        (np.dstack([picture(), picture()[:, :, 0]]), ".png", "RGBA"),
+        (picture().astype(np.uint16) * 257, ".png", "16-bit"),
     ],
 )
-def test_grey_and_rgba_become_rgb(folder: Path, image: np.ndarray, suffix: str) -> None:
+@pytest.mark.parametrize("cache", ["none", "disk"])
+def test_grey_rgba_and_16_bit_become_rgb_and_are_counted(
+    folder: Path, tmp_path: Path, image: np.ndarray, suffix: str, kind: str, cache: str
+) -> None:
     (folder / "JPEGImages" / "a.jpg").unlink()
     (folder / "JPEGImages" / f"a{suffix.upper()}").write_bytes(encode(image, suffix))
-    data = voc(folder).open()
-    assert data.train.read(0).shape == (30, 40, 3) and data.train.faults == []
+    for _ in range(2):  # decoded, then remembered
+        data = voc(folder, cache=cache, cache_dir=str(tmp_path / "cache")).open()
+        assert data.train.read(0).shape == (30, 40, 3)
+        assert [fault.what for fault in data.train.faults] == [f"1 image is {kind}, this is the first"]
+        assert data.train.faults[0].file.endswith(f"a{suffix.upper()}")
 
 
 @pytest.mark.parametrize(
