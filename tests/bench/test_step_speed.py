@@ -119,7 +119,7 @@ def test_training_steps(case: str) -> None:
     rows = [f"{case}, {threads} threads: {images / this['wall_s']:.2f} images/s, {this['peak_mb']:.0f} MB"]
     rows += [
         f"  {label}: {images / result['wall_s']:.2f} images/s, "
-        f"{result['wall_s'] / this['wall_s']:.2f} times slower"
+        f"this one is {result['wall_s'] / this['wall_s']:.2f} times as fast"
         for label, result in results.items()
         if label != "this"
     ]
