@@ -117,8 +117,9 @@ def _voc(tree: _Folders) -> Layout | None:
     lists = {Path(name).stem for name in tree.files.get("ImageSets/Main", []) if name.endswith(".txt")}
     train = _first(_TRAIN, lists)
     if train is not None and "Annotations" in annotations and "JPEGImages" in images:
-        sets = {"train_set": train, "val_set": _first(_VAL, lists), "test_set": _first(_TEST, lists)}
-        return Layout("VOC", Voc(root=root, **sets, val_share=_share(sets["val_set"])))
+        val, test = _first(_VAL, lists), _first(_TEST, lists)
+        source = Voc(root=root, train_set=train, val_set=val, test_set=test, val_share=_share(val))
+        return Layout("VOC", source)
     if len(annotations) == 1 and len(images) == 1:
         (folder,), (pictures,) = annotations, images
         source = Voc(
@@ -193,7 +194,7 @@ def _coco(tree: _Folders) -> Layout | None:
         return None
     settings: dict[str, Any] = {}
     for split in ("train", "val", "test"):
-        (file,) = splits.get(split) or [None]
+        file = splits[split][0] if split in splits else None
         settings[f"{split}_json"] = file
         if file is not None:
             folder = _folder_of_images(tree, file, heads[file])
