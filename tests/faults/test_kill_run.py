@@ -8,7 +8,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.fault_trials import RUN, Fault, Forks, Reference, Row, ended, holds_in_mlflow, random, with_store
+from helpers.fault_trials import (
+    RUN,
+    Fault,
+    Forks,
+    Reference,
+    Row,
+    ended,
+    epoch_of,
+    holds_in_mlflow,
+    random,
+    the_run,
+    with_store,
+)
+
+from ablation.training.checkpoint import checkpoints
 
 
 def chosen_places(reference: Reference, count: int, generator: np.random.Generator) -> list[int]:
@@ -56,3 +70,22 @@ def test_kill_9_of_a_run(
                 assert code == 0 and "epoch" not in text, text
             assert (run / "metrics.jsonl").stat().st_mtime_ns == before, "it was finished twice"
     row.end(places + moments)
+
+
+def test_kill_9_far_from_a_checkpoint(
+    forks: Forks, reference: Reference, empty_store: Path, tmp_path: Path
+) -> None:
+    """Checkpoints may take no time here, so only the first epoch has one: the epochs after it run again."""
+    seldom = [*RUN, "train.checkpoint_share=0.000001"]
+    folder = with_store(tmp_path / "seldom", empty_store)
+    process = forks.start(folder, ["train", *seldom], None)
+    while len(reference.times(folder)) < 3 and process.exitcode is None:
+        time.sleep(0.002)
+    process.kill()
+    assert ended(process) == -signal.SIGKILL
+    times = reference.times(folder)
+    (newest, *_) = checkpoints(the_run(folder))
+    assert epoch_of(newest) == 1 and len(times) >= 3
+    code, text = forks.run(folder, ["train", *seldom])
+    assert code == 0, text
+    holds_in_mlflow(folder / "mlflow.db", reference.holds_at_the_end(folder, 1, times))
