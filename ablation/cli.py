@@ -155,8 +155,8 @@ def plan(arguments: list[str]) -> int:
     ):
         print(line)
     if not runs[0].config.data.has_test():
-        needs = "test   no test split, which `ablation confirm` needs"
-        print(f"{needs}; data.test_share=0.2 makes one (set it before training)")
+        print("test   no test split, or an empty one, and `ablation confirm` needs one; where the data set")
+        print("       names none, data.test_share=0.2 makes one (set it before training)")
     return 0
 
 

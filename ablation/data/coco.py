@@ -92,6 +92,13 @@ class _CocoReader(Reader):
     def classes(self, seen: Sequence[RawExample]) -> tuple[str, ...]:
         return tuple(self._file("train").categories.values())
 
+    def lists_nothing(self, split: SplitName) -> bool:
+        try:
+            content = load_json(_within(self.root, self.listing(split)))
+        except DataError:
+            return False
+        return isinstance(content, dict) and content.get("images") == []
+
     def read(self, split: SplitName) -> list[RawExample]:
         key = f"{split}_images"
         folder = _within(self.root, getattr(self.source, key))

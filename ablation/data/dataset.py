@@ -101,7 +101,7 @@ class DataSource(ABC):
         return self
 
     def has_test(self) -> bool:
-        """Whether there is a test split, which `ablation confirm` needs; opens no image of it."""
+        """Whether a test split has images, which `ablation confirm` needs; opens none of them."""
         return True
 
     @abstractmethod

@@ -51,6 +51,10 @@ class Reader(ABC):
         return None
 
     @abstractmethod
+    def lists_nothing(self, split: SplitName) -> bool:
+        """Whether what lists its images can be read and names none; no annotation is looked at."""
+
+    @abstractmethod
     def read(self, split: SplitName) -> list[RawExample]:
         """Its images. `ignored` marks what a training may leave out and an evaluation must."""
 
@@ -121,7 +125,10 @@ class FileSource(DataSource):
         )
 
     def has_test(self) -> bool:
-        return self.test_share > 0 or self.reader().is_there("test")
+        if self.test_share > 0:
+            return True
+        reader = self.reader()
+        return reader.is_there("test") and not reader.lists_nothing("test")
 
     def open_test(self) -> Split:
         reader = self.reader()

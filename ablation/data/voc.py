@@ -152,6 +152,10 @@ class _VocReader(Reader):
             return f"{_LISTS}/{self._set(split) or self.source.train_set}.txt"
         return self._folder(self.source.images, split)
 
+    def lists_nothing(self, split: SplitName) -> bool:
+        path = self.root / self.listing(split)
+        return not path.read_text(encoding="utf-8", errors="replace").strip()
+
     def read(self, split: SplitName) -> list[RawExample]:
         images = _images(self.root / self._folder(self.source.images, split), f"data.{split}_set")
         annotations = self.root / self._folder(self.source.annotations, split)

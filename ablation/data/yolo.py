@@ -21,7 +21,7 @@ from ablation.data.hash_split import SplitName
 from ablation.data.reading import is_name, literal, read_lines, shorten
 from ablation.data.reading import number as number_of
 from ablation.data.yolo_file import class_names, load, without_data_folder
-from ablation.errors import DataError, require
+from ablation.errors import AblationError, DataError, require
 
 _UNREAD_SUFFIXES = (".bmp", ".dng", ".gif", ".heic", ".jp2", ".mpo", ".tif", ".tiff", ".webp")
 _LARGEST_SHARE = 2.0
@@ -76,10 +76,24 @@ class _YoloReader(Reader):
     def classes(self, seen: Sequence[RawExample]) -> tuple[str, ...]:
         return self.names
 
+    def lists_nothing(self, split: SplitName) -> bool:
+        try:
+            return not self._listed(split, [])
+        except AblationError:
+            return False
+
     def read(self, split: SplitName) -> list[RawExample]:
+        faults = self.faults[split] = []
+        images = self._listed(split, faults)
+        if not images:
+            value = literal(self.content.get(split))
+            raise DataError(f"{self.path}: {split}: no image ({', '.join(SUFFIXES)}) in {value}")
+        return self._annotated(images, faults)
+
+    def _listed(self, split: SplitName, faults: list[Fault]) -> dict[str, Path]:
+        """Name -> file of a split's images."""
         value = self.content.get(split)
         entries = value if isinstance(value, list) else [value]
-        faults = self.faults[split] = []
         images: dict[str, Path] = {}
         for entry in entries:
             if not is_name(entry):
@@ -101,9 +115,7 @@ class _YoloReader(Reader):
                         "differ within a split: rename one, or name the folder above both instead"
                     )
                 images[name] = path
-        if not images:
-            raise DataError(f"{self.path}: {split}: no image ({', '.join(SUFFIXES)}) in {literal(value)}")
-        return self._annotated(images, faults)
+        return images
 
     def _annotated(self, images: dict[str, Path], faults: list[Fault]) -> list[RawExample]:
         raws, missing = [], []

@@ -144,6 +144,8 @@ def _wrong_in_file(file: str, text: str) -> str:
     key = re.search(r"full_key: (\S+)", text)
     lines = [line.strip() for line in text.splitlines()[1:]]
     reasons = [line for line in lines if line and not line.startswith(_NOISE)]
+    if key and key[1] == "sweeps":
+        return f"{file}.yaml: its first line must be `# @package _global_`, as in every sweep file"
     place = f"{key[1]}: " if key else ""
     return one_line(f"{file}.yaml: {place}{reasons[0] if reasons else 'cannot be used'}", 400)
 
@@ -151,7 +153,8 @@ def _wrong_in_file(file: str, text: str) -> str:
 def _no_such_choice(group: str, name: str, text: str) -> str:
     options = [line.strip() for line in text.partition("Available options")[2].splitlines()[1:]]
     options = [option for option in options if re.fullmatch(r"[\w.-]+", option)]
-    return f"{group}={name}: no such file {group}/{name}.yaml; {_nearest(name, options, options)}"
+    text = f"{group}={name}: no such file {group}/{name}.yaml; {_nearest(name, options, options)}"
+    return one_line(text)
 
 
 def _nearest(name: str, candidates: Sequence[str], listed: Sequence[str]) -> str:

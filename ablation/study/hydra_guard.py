@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.sources_registry import SourcesRegistry
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -53,7 +54,9 @@ def install() -> None:
     def checked(self: Any, *args: Any, **kwargs: Any) -> Any:
         try:
             config = load(self, *args, **kwargs)
-        except (ValueError, TypeError, AttributeError, KeyError) as error:  # Hydra's own checks of a file
+        except HydraException:
+            raise
+        except (ValueError, TypeError, AttributeError, KeyError, OSError) as error:  # Hydra's own checks
             raise UsageError(f"the configuration cannot be composed: {one_line(error, 300)}") from error
         refuse_foreign_code(OmegaConf.to_container(config.hydra, resolve=False))
         return config

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
+import re
 import sqlite3
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ablation.errors import StoreError, UsageError, one_line
+from ablation.files import metric_name
 from ablation.records import STATES, Plan, RunRecord, StudyRecord
 from ablation.tracking import artifacts, histories
 from ablation.tracking.histories import Points, number_in_store
+from ablation.tracking.run_folder import RunFolder
 from ablation.tracking.run_places import RunPlaces, current_artifacts
 from ablation.tracking.store import DISPLAY_NAME, Store
 from ablation.tracking.study_folder import read_plan, studies_in, study_folder
@@ -138,17 +142,17 @@ def _record(
     """What the store has of one run."""
     tags = run.data.tags
     try:
+        _require_texts(tags)
         arm, seed, key, study = tags["arm"], int(tags["seed"]), tags["key"], tags["study"]
-        names = {short: tags.get(DISPLAY_NAME + short, short) for short in run.data.metrics}
+        folder = places.find(tags.get("folder", ""), seed, key, run.info.start_time)
+        names = _display_names(tags, run.data.metrics, folder)
         metrics = {names[short]: number_in_store(short, value) for short, value in run.data.metrics.items()}
         state = tags.get("state", "RUNNING")
         if state not in STATES:
             raise ValueError(f"tag state is {state!r}")
     except (KeyError, TypeError, ValueError) as error:
-        reason = f"no tag {error}" if isinstance(error, KeyError) else one_line(error, 200)
-        raise StoreError(f"{store.uri}: run {run.info.run_id}: {reason}; {MAKE_AGAIN}") from None
+        raise StoreError(_damaged(store, run, error)) from None
     superseded = _why_superseded(plan, arm, seed, key)
-    folder = places.find(tags.get("folder", ""), seed, key, run.info.start_time)
     inputs = run.inputs.dataset_inputs if run.inputs is not None else []
     return RunRecord(
         run_id=run.info.run_id,
@@ -164,6 +168,38 @@ def _record(
         reason=superseded or tags.get("reason", ""),
         fingerprint=str(inputs[0].dataset.digest) if inputs else "",
     )
+
+
+def _damaged(store: Store, run: Run, error: Exception) -> str:
+    reason = f"no tag {error}" if isinstance(error, KeyError) else one_line(error, 200)
+    return f"{store.uri}: run {run.info.run_id}: {reason}; {MAKE_AGAIN}"
+
+
+def _require_texts(tags: Mapping[str, object]) -> None:
+    for name, value in tags.items():
+        if not isinstance(value, str):  # SQLite takes bytes in a column of text
+            raise TypeError(f"tag {one_line(name, 60)} is {one_line(repr(value), 60)}, not a text")
+
+
+def _display_names(tags: Mapping[str, str], stored: Iterable[str], folder: Path | None) -> dict[str, str]:
+    """MLflow's name -> own name of a run's metrics.
+
+    Stores of version 0.1.0 have no tags with the names of classes that MLflow refuses; the run's folder
+    has them.
+    """
+    names = {short: tags.get(DISPLAY_NAME + short, short) for short in stored}
+    changed = [short for short, name in names.items() if short == name and _RENAMED.search(short)]
+    if changed and folder is not None:
+        with suppress(StoreError):
+            own = {
+                metric_name(name): name for line in RunFolder(folder).metrics() for name in line["metrics"]
+            }
+            names |= {short: own.get(short, short) for short in changed}
+    return names
+
+
+_RENAMED = re.compile(r"-[0-9a-f]{6}$")
+"""How files.metric_name ends a name that it had to change."""
 
 
 def _why_superseded(plan: Plan, arm: str, seed: int, key: str) -> str:
@@ -216,8 +252,13 @@ def find_folders(store: Store, prefix: str) -> list[Path]:
         runs = [run for experiment in experiments for run in store.runs(experiment)]
     for run in runs:
         tags = run.data.tags
-        if run.info.run_id.startswith(prefix) or tags["key"].startswith(prefix):
+        try:
+            _require_texts(tags)
+            seed, key = int(tags["seed"]), tags["key"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise StoreError(_damaged(store, run, error)) from None
+        if run.info.run_id.startswith(prefix) or key.startswith(prefix):
             recorded = tags.get("folder", "")
-            folder = places.find(recorded, int(tags["seed"]), tags["key"], run.info.start_time)
+            folder = places.find(recorded, seed, key, run.info.start_time)
             folders.add(Path(recorded) if folder is None else folder.resolve())
     return sorted(folders)

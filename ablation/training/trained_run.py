@@ -88,6 +88,9 @@ def load_run(folder: RunFolder) -> TrainedRun:
     config = _config(folder.file("config.yaml"))
     state, classes = _state(path)
     network = config.model.build(len(classes), config.train.size_px, config.seed)
+    for name, value in network.state_dict().items():
+        if name in state and state[name].shape != value.shape:  # torch takes one number for a scalar
+            raise StoreError(f"{path}: {name} is {tuple(state[name].shape)}, must be {tuple(value.shape)}")
     try:
         network.load_state_dict(state)
     except Exception as error:  # whatever torch makes of values that are none of ours

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import shutil
 from pathlib import Path
@@ -91,12 +92,23 @@ def test_whether_there_is_a_test_split(tmp_path: Path) -> None:
     root = write_voc(tmp_path / "voc")
     assert Voc(root=str(root)).has_test()
     assert Yolo(root=str(write_yolo(read_voc(root), tmp_path / "yolo"))).has_test()
+    for nothing in ("", "\n \n"):
+        (root / "ImageSets/Main/test.txt").write_text(nothing)
+        assert not Voc(root=str(root)).has_test()
     (root / "ImageSets/Main/test.txt").unlink()
     assert not Voc(root=str(root)).has_test()
     assert Voc(root=str(root), test_set=None, test_share=0.2).has_test()
     coco = write_coco(read_voc(write_voc(tmp_path / "full")), tmp_path / "coco")
     assert not Coco(root=str(coco), **JSONS).has_test()
-    assert Coco(root=str(coco), **JSONS, test_json="annotations/test.json").has_test()
+    with_test = Coco(root=str(coco), **JSONS, test_json="annotations/test.json")
+    assert with_test.has_test()
+    content = json.loads((coco / "annotations/test.json").read_text())
+    (coco / "annotations/test.json").write_text(json.dumps(content | {"images": [], "annotations": []}))
+    assert not with_test.has_test()
+    yolo = write_yolo(read_voc(write_voc(tmp_path / "again")), tmp_path / "empty")
+    for image in (yolo / "images/test").iterdir():
+        image.unlink()
+    assert not Yolo(root=str(yolo)).has_test()
 
 
 def test_where_the_annotations_lie_is_no_part_of_a_key_and_of_no_comparison() -> None:

@@ -173,7 +173,7 @@ SPECIAL = {
     "another database": another_database,
     "half": lambda folder: os.truncate(folder / "mlflow.db", 90_000),
 }
-STORE = Reader("MLflow store", write, damage, read, wrong, SPECIAL, kept=(3,))
+STORE = Reader("MLflow store", write, damage, read, wrong, SPECIAL, kept=(3, 275))
 
 
 def test_stores(fuzz: Fuzz, mutations: int) -> None:

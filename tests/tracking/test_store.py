@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from ablation.tracking import histories
 from ablation.tracking.experiment import publish_plan, save_chart_view, set_experiment
 from ablation.tracking.mirror import Mirror
 from ablation.tracking.store import Store
-from ablation.tracking.study_record import fetch_artifact, load_study, study_names
+from ablation.tracking.study_record import fetch_artifact, find_folders, load_study, study_names
 
 
 def test_a_point_is_logged_once_however_often_it_is_pushed(tmp_path: Path) -> None:
@@ -186,3 +187,39 @@ def test_files_of_runs_elsewhere_and_the_saved_charts(tmp_path: Path) -> None:
     assert tags["verdict"] == "equivalent" and tags["mlflow.note.content"] == "What was found"
     state = json.loads(json.loads(tags["mlflow.sharedViewState.study"])["state"])
     assert [chart["type"] for chart in state["compareRunCharts"]] == ["PARALLEL", "CONTOUR", "LINE", "LINE"]
+
+
+NAMES = ("<b>x</b>", "key=val", "plain", "ends-abcdef")
+
+
+def test_names_that_mlflow_refuses_come_from_the_folder_where_the_store_has_no_tags(tmp_path: Path) -> None:
+    """As in stores of version 0.1.0; else the classes have other names than in the ground truth."""
+    store = put_store(tmp_path)
+    run = run_folder(tmp_path)
+    values = {f"val/AP_class/{name}": 0.1 + index / 10 for index, name in enumerate(NAMES)}
+    run.append_metrics(1, {"val/AP": 0.5} | values)
+    run.set_state("FINISHED")
+    Mirror(store, run, strict=True).finish([])
+    (named,) = load_study(store, "s").runs
+    assert {name: named.metrics[name] for name in values} == values
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        assert database.execute("DELETE FROM tags WHERE key LIKE 'metric.%'").rowcount == 2
+    (old,) = load_study(store, "s").runs
+    assert old.metrics == named.metrics
+    run.file("metrics.jsonl").unlink()  # nothing knows the names any more: MLflow's, and no count is lost
+    (short,) = load_study(store, "s").runs
+    assert sorted(short.metrics.values()) == sorted(named.metrics.values())
+
+
+@pytest.mark.parametrize("key", ["key", "seed", "folder", "arm", "study", "state"])
+def test_bytes_in_a_column_of_text_are_one_line(tmp_path: Path, key: str) -> None:
+    store = put_store(tmp_path)
+    run = run_folder(tmp_path)
+    run.set_state("FINISHED")
+    Mirror(store, run, strict=True).finish([])
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        assert database.execute(f"UPDATE tags SET value = x'00ff' WHERE key = '{key}'").rowcount
+    with pytest.raises(StoreError, match=f"tag {key} is .*not a text; move the store away"):
+        load_study(store, "s")
+    with pytest.raises(StoreError, match=f"tag {key} is .*not a text; move the store away"):
+        find_folders(store, "a")

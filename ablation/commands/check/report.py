@@ -78,8 +78,8 @@ def _splits(audit: Audit) -> _Table:
     notes = [f"fingerprint of train and val: {audit.fingerprint}"]
     if not audit.has_test:
         notes.append(
-            "WARNING: there is no test split, which `ablation confirm` needs; data.test_share=0.2 makes one "
-            "(set it before training)"
+            "WARNING: there is no test split, or it is empty, and `ablation confirm` needs one; where the "
+            "data set names none, data.test_share=0.2 makes one (set it before training)"
         )
     elif "test" not in audit.splits:
         notes.append("the test split was not opened; test=true looks at its annotations too")
