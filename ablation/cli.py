@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ablation import __version__
 from ablation.commands.arguments import STORE, Arguments
-from ablation.errors import AblationError, UsageError, one_line, redact
+from ablation.errors import AblationError, UsageError, counted, one_line, redact
 from ablation.imports import large_import
 from ablation.tracking.credentials import clean_argument
 
@@ -256,7 +256,7 @@ def sync(arguments: list[str]) -> int:
     args = Arguments.parse("sync", arguments, {"out": "runs", **STORE})
     store = args.store()
     count = replay(args.path("out"), store)
-    print(f"{count} runs in {args.text('out')}/ are now in {store.uri}")
+    print(f"{counted(count, 'run')} of {args.text('out')}/ in {store.uri}")
     return 0
 
 
@@ -293,7 +293,7 @@ def import_table(arguments: list[str]) -> int:
         args.text("metric"),
         replace_data=args.flag("replace"),
     )
-    print(f"{len(folders)} runs of {table} are in {out}/ and in {store.uri}")
+    print(f"{counted(len(folders), 'run')} of {table} in {out}/ and in {store.uri}")
     print(f"next:  {command('report', args.text('study'), out)}")
     return 0
 
@@ -316,8 +316,8 @@ def predict(arguments: list[str]) -> int:
     predictions = predict_images(run, images, to, threshold.score)
     print(f"score threshold {threshold.score:g}: {threshold.source}")
     print(
-        f"{len(predictions.results)} detections above {threshold.score:g} "
-        f"in {predictions.images} images: {to}/"
+        f"{counted(len(predictions.results), 'detection')} above {threshold.score:g} "
+        f"in {counted(predictions.images, 'image')}: {to}/"
     )
     if predictions.failed:
         raise AblationError(

@@ -21,7 +21,7 @@ from ablation.data.decode import MAX_PIXELS
 from ablation.data.file_split import BAD_BOXES, RawExample, build_split
 from ablation.data.hash_split import SplitName, take
 from ablation.data.reading import shorten, user_path
-from ablation.errors import UsageError, require
+from ablation.errors import UsageError, counted, require
 from ablation.records import NOT_IDENTITY
 
 
@@ -250,7 +250,8 @@ def _shared(
     if not both:
         return []
     listed = Path(reader.listing(a)).name
-    what = f"{len(both)} images are also in {listed} (first: {both[0]}), so scores on them mean little"
+    images = counted(len(both), "image is", "images are")
+    what = f"{images} also in {listed} (first: {both[0]}), so scores on them mean little"
     return [Fault(reader.listing(b), what, "kept")]
 
 

@@ -18,7 +18,7 @@ from ablation.data.augment import AugmentConfig, augment
 from ablation.data.cache import CachedSplit
 from ablation.data.dataset import Example, Split
 from ablation.data.letterbox import Letterbox, letterbox
-from ablation.errors import AblationError, UsageError
+from ablation.errors import AblationError, UsageError, counted
 from ablation.rng import generator
 
 
@@ -125,7 +125,7 @@ def batches_per_epoch(split: Split, batch_size: int) -> int:
         raise UsageError(f"train.batch_size: found {batch_size}, must be 1 or more")
     if len(split) < batch_size:
         raise UsageError(
-            f"train.batch_size: {batch_size}, but the train split has {len(split)} images; "
+            f"train.batch_size: {batch_size}, but the train split has {counted(len(split), 'image')}; "
             f"set train.batch_size={max(1, len(split))} or less"
         )
     return len(split) // batch_size

@@ -11,7 +11,7 @@ import logging
 import statistics
 from collections.abc import Mapping, Sequence
 
-from ablation.errors import UsageError, one_line
+from ablation.errors import UsageError, counted, one_line
 from ablation.files import exclusive_lock
 from ablation.losses.base import ConfidenceLoss
 from ablation.study.execute import Prepared
@@ -93,7 +93,7 @@ def prune(runs: Sequence[Prepared], rung: int, store: Store | None) -> list[Prep
     for arm, place in below:
         reason = (
             f"arm stood {place} of {len(ranked)} at epoch {rung}: mean {metric} {means[arm]:.3f} "
-            f"over {len(arms[arm])} seeds; best were {best}"
+            f"over {counted(len(arms[arm]), 'seed')}; best were {best}"
         )
         marked = [run for run in arms[arm] if _mark(run, reason, store)]
         if marked:

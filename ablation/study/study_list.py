@@ -74,8 +74,9 @@ def require_study(command_name: str, study: str, out: Path) -> None:
 
 def command(name: str, study: str, out: Path, *more: str) -> str:
     """A command for a shell, such as `ablation report study=NAME`."""
-    where = [] if out == Path("runs") else [f"out={out}"]
-    return shlex.join(["ablation", name, f"study={study}", *where, *more])
+    where = [] if out == Path("runs") else [f"out={shlex.quote(str(out))}"]
+    words = [f"study={shlex.quote(study)}", *where, *map(shlex.quote, more)]
+    return " ".join(["ablation", name, *words])
 
 
 def _name(folder: Path) -> str:

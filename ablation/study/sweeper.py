@@ -18,7 +18,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from ablation.config import RunConfig, arm_name, typed
-from ablation.errors import AblationError, UsageError, one_line
+from ablation.errors import AblationError, UsageError, counted, one_line
 from ablation.study.execute import Prepared, announce, prepare, store_of
 from ablation.study.expand import Job, expand, override_text
 from ablation.study.halving import check_rungs, prune
@@ -221,13 +221,13 @@ class StudySweeper(Sweeper):
             earlier = f"; and {len(failed_before)} failed before" if failed_before else ""
             retry = ", failed runs are redone with retry=failed" if redo else ""
             raise AblationError(
-                f"{len(failures)} of {len(runs)} runs failed: {_first_three(failures)}{earlier}"
+                f"{len(failures)} of {counted(len(runs), 'run')} failed: {_first_three(failures)}{earlier}"
                 f". Launch the same command again to go on; what is done is kept{retry}"
             )
         if failed_before:
             reasons = [f"{run.label}: {one_line(run.folder.reason, 200)}" for run in failed_before]
             raise AblationError(
-                f"{len(failed_before)} of {len(runs)} runs FAILED before and were left alone: "
+                f"{len(failed_before)} of {counted(len(runs), 'run')} FAILED before and were left alone: "
                 f"{_first_three(reasons)}; retry=failed redoes them"
             )
 
@@ -243,7 +243,7 @@ def _counts_text(runs: list[Prepared], counts: Counter[str], to_do: int) -> str:
         "pruned before": counts["pruned"] if config.halving.enabled else 0,
     }
     rest = "".join(f", {number} {reason}" for reason, number in not_launched.items() if number)
-    return f"{arms} arms, {len(runs)} runs, {done} done already, {to_do} to do{rest}"
+    return f"{counted(arms, 'arm')}, {counted(len(runs), 'run')}, {done} done already, {to_do} to do{rest}"
 
 
 def launched_statuses(config: RunConfig) -> set[str]:

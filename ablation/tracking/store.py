@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Run as Run
 
 # It announces every table that it creates; a new store is not worth a line.
-logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+# Of an error it prints a traceback, and then raises it: it becomes a line of ours.
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 # It warns of every retry; the failure itself is our own line.
 logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 

@@ -18,7 +18,7 @@ from ablation.config import TrainConfig
 from ablation.data.dataset import Split
 from ablation.data.letterbox import Letterbox
 from ablation.data.loader import ValBatch, val_batches
-from ablation.errors import DataError
+from ablation.errors import DataError, counted
 from ablation.machine import autocast_dtype
 from ablation.model.base import Detector
 from ablation.model.head import cell_grid
@@ -183,12 +183,12 @@ def coco_metrics(
         DataError: the ground truth has no object that counts, so that nothing can be measured.
     """
     if not any(not annotation["iscrowd"] for annotation in ground_truth["annotations"]):
-        raise DataError(
-            f"no objects to evaluate on: {len(ground_truth['images'])} images with "
-            f"{len(ground_truth['annotations'])} annotations, all to be ignored"
-            if ground_truth["annotations"]
-            else f"no objects to evaluate on: {len(ground_truth['images'])} images without annotations"
+        ignored = len(ground_truth["annotations"])
+        why = (
+            f"with {counted(ignored, 'annotation')}, all to be ignored" if ignored else "without annotations"
         )
+        images = counted(len(ground_truth["images"]), "image")
+        raise DataError(f"no objects to evaluate on: {images} {why}")
     category_ids = [category_id(label) for label in range(len(classes))]
     evaluation = coco_eval(ground_truth, results, category_ids, all_sizes=all_sizes)
     with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
-from helpers.command import ROOT, ablation, error_line, run_folders
+from helpers.command import ROOT, ablation, error_line, in_this_process, run_folders
+from helpers.shared import put_store
 
 from ablation.analyse.tables.table import arms_table, runs_table
 from ablation.commands.imports.import_runs import import_runs
@@ -185,3 +187,18 @@ def test_the_next_command_can_be_pasted(tmp_path: Path) -> None:
         "ablation report study='my study'"
         in ablation(tmp_path, "import", "study=my study", "table=t.csv").stdout
     )
+
+
+def test_a_store_that_fails_in_the_middle_is_one_line(tmp_path: Path) -> None:
+    """MLflow prints a traceback of every error of a database before it raises it."""
+    put_store(tmp_path)
+    (tmp_path / "t.csv").write_text("arm,seed,AP,loss.name\nbce,0,0.4,bce\nbce,1,0.5,bce\n")
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        database.execute("CREATE TRIGGER gone BEFORE INSERT ON params BEGIN SELECT RAISE(ABORT, 'gone'); END")
+    result = in_this_process(tmp_path, "import", "study=s", "table=t.csv", check=1)
+    assert "gone" in error_line(result) and "SQLAlchemy database error" not in result.stderr
+    assert not (tmp_path / "runs" / "s").exists()
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        database.execute("DROP TRIGGER gone")
+    result = in_this_process(tmp_path, "import", "study=s", "table=t.csv")
+    assert "2 runs of t.csv in runs/" in result.stdout

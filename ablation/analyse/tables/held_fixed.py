@@ -13,6 +13,7 @@ from pathlib import PurePath
 import pandas as pd
 
 from ablation.analyse.tables.settings import GAIN, LOSS, parse_setting
+from ablation.errors import counted
 from ablation.records import RunRecord, StudyRecord
 
 DATA = "data set"
@@ -118,7 +119,11 @@ class HeldFixed:
         if not differences:
             return ""
         texts = "; ".join(self.describe(entry, self.runs) for entry in differences[:3])
-        more = f"; and {len(differences) - 3} more settings differ" if len(differences) > 3 else ""
+        more = (
+            f"; and {counted(len(differences) - 3, 'more setting differs', 'more settings differ')}"
+            if len(differences) > 3
+            else ""
+        )
         if differences[0].name == DATA:
             remedy = "train each data set as a study with a name of its own (study=NAME)"
         else:
@@ -237,5 +242,5 @@ def _arms_text(arms: Mapping[str, list[int]]) -> str:
         f"{arm} ({'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, sorted(seeds)))})"
         for arm, seeds in sorted(arms.items())
     ]
-    more = f" and {len(texts) - _NAMED} more arms" if len(texts) > _NAMED else ""
+    more = f" and {counted(len(texts) - _NAMED, 'more arm')}" if len(texts) > _NAMED else ""
     return ", ".join(texts[:_NAMED]) + more

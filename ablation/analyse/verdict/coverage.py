@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from ablation.analyse.statistics.image_resampling import MOST_RUNS, ImageLevel
 from ablation.analyse.statistics.paired import Comparison
+from ablation.errors import counted
 
 
 def coverage(comparisons: Sequence[Comparison]) -> str:
@@ -27,7 +28,8 @@ def coverage_limit(comparisons: Sequence[Comparison], images: ImageLevel, valid_
         return [f"Intervals cover other seeds, but not other images of the same kind: {reason}."]
     if valid_runs > MOST_RUNS:
         reason = f"in a study of more than {MOST_RUNS} runs only the best arms' images are resampled"
-    return [f"The intervals of {len(without_images)} arms cover other seeds, but not other images: {reason}."]
+    arms = counted(len(without_images), "arm")
+    return [f"The intervals of {arms} cover other seeds, but not other images: {reason}."]
 
 
 def _compared(comparisons: Sequence[Comparison]) -> tuple[list[Comparison], list[Comparison]]:

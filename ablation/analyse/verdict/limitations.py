@@ -10,6 +10,7 @@ from ablation.analyse.verdict.coverage import coverage_limit
 from ablation.analyse.verdict.findings import Findings
 from ablation.analyse.verdict.headline import Headline
 from ablation.analyse.view import StudyView
+from ablation.errors import counted
 
 _ARMS_NAMED = 6
 """So many diverged arms are named; of more only their number is given."""
@@ -70,17 +71,19 @@ def _not_held_fixed(view: StudyView) -> list[str]:
         names = ", ".join(difference.name for difference in varied)
         lines.append(f"Besides the loss these differ between arms: {names}. They may be the reason.")
     if held.unknown_data and not held.imported:
-        lines.append(
-            f"{held.unknown_data} of {len(held.runs)} runs do not record which data they were trained on."
-        )
+        do = "does" if held.unknown_data == 1 else "do"
+        of_all = f"{held.unknown_data} of {counted(len(held.runs), 'run')}"
+        lines.append(f"{of_all} {do} not record which data they were trained on.")
     return lines
 
 
 def _diverged(arms: Sequence[ArmRuns]) -> list[str]:
-    names = [f"{arm.setting} in {arm.diverged} of {arm.planned} seeds" for arm in arms if arm.diverged]
+    names = [
+        f"{arm.setting} in {arm.diverged} of {counted(arm.planned, 'seed')}" for arm in arms if arm.diverged
+    ]
     if not names:
         return []
-    more = f" and {len(names) - _ARMS_NAMED} more arms" if len(names) > _ARMS_NAMED else ""
+    more = f" and {counted(len(names) - _ARMS_NAMED, 'more arm')}" if len(names) > _ARMS_NAMED else ""
     text = ", ".join(names[:_ARMS_NAMED]) + more
     return [f"Some runs diverged, which is a result and not missing data: {text}."]
 

@@ -14,6 +14,7 @@ from rich.table import Table
 from ablation.commands.check.audit import Audit, SplitAudit, SplitCells
 from ablation.commands.check.figures import draw
 from ablation.data.anchors import AnchorFit
+from ablation.errors import counted
 from ablation.files import write_atomic, write_json
 
 _FAULTS_SHOWN = 20
@@ -83,7 +84,8 @@ def _splits(audit: Audit) -> _Table:
         )
     elif "test" not in audit.splits:
         notes.append("the test split was not opened; test=true looks at its annotations too")
-    return f"Data set {printable(audit.name)}, {len(audit.classes)} classes", notes, head, rows
+    classes = counted(len(audit.classes), "class", "classes")
+    return f"Data set {printable(audit.name)}, {classes}", notes, head, rows
 
 
 def _classes(audit: Audit) -> _Table:

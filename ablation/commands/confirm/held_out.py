@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ablation.commands.confirm.choice import Choice
-from ablation.errors import AblationError, UsageError
+from ablation.errors import AblationError, UsageError, counted
 from ablation.machine import resolve_device, set_up_torch
 from ablation.study.execute import Prepared
 from ablation.study.plan_file import plan_file
@@ -59,7 +59,7 @@ def evaluate_on_test(study: str, folders: Sequence[RunFolder], store: Store | No
     open_ones = [folder for folder in folders if folder.state not in ("FINISHED", "DIVERGED")]
     if open_ones:
         raise AblationError(
-            f"{len(open_ones)} of {len(folders)} runs of {study} have not ended "
+            f"of {counted(len(folders), 'run')} of {study}, {len(open_ones)} not ended "
             f"({open_ones[0].path}: {open_ones[0].state}); the test split is read when all have"
         )
     finished = [folder for folder in folders if folder.state == "FINISHED"]

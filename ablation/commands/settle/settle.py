@@ -29,7 +29,7 @@ from ablation.commands.settle.held_out import FILE as TEST_FILE
 from ablation.commands.settle.held_out import has_test_split, held_out, read_held_out
 from ablation.commands.settle.runs import Stage
 from ablation.commands.settle.state import Budget, Settled, Spent
-from ablation.errors import AblationError, UsageError
+from ablation.errors import AblationError, UsageError, counted
 from ablation.files import write_json
 from ablation.study import app
 from ablation.study.execute import Prepared, store_of
@@ -98,8 +98,9 @@ class Settling:
             stage = self.exploration if state.decision is None else self.decision
             if state.missing == launched:  # what could not be trained once would be launched for ever
                 arm, seed = state.missing[0]
+                runs = counted(len(launched), "run was launched and has", "runs were launched and have")
                 raise AblationError(
-                    f"study {stage.study}: {len(launched)} runs were launched and have not ended (the first: "
+                    f"study {stage.study}: {runs} not ended (the first: "
                     f"{arm} seed {seed}); `ablation status study={stage.study}` says why. The same command "
                     "goes on"
                 )

@@ -7,6 +7,7 @@ import logging
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from ablation.errors import counted
 from ablation.files import size_text
 from ablation.study.execute import Prepared
 from ablation.study.forecast.costs import Cost, Shape, as_text
@@ -50,7 +51,8 @@ def _time(plan: StudyPlan, launched: set[str]) -> list[str]:
         lines = [f"time   about {clock(plan.wall_s)} for {runs}; {clock(plan.machine_s)} of run time in all"]
     else:
         unknown = sum(run.left_s is None for run in todo)
-        lines = [f"time   unknown for {unknown} of {len(todo)} runs: measure=true times a few real steps"]
+        of_all = f"{unknown} of {counted(len(todo), 'run')}"
+        lines = [f"time   unknown for {of_all}: measure=true times a few real steps"]
     for shape, cost in plan.costs.items():
         speed = f"{1 / cost.train_s:.0f} images/s" if cost.train_s < 1 else f"{cost.train_s:.1f} s an image"
         lines.append(f"       {as_text(shape)}: {speed}, {cost.source}")

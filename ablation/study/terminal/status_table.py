@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from ablation.errors import counted
 from ablation.study.pace import clock
 from ablation.study.run_status import RunStatus, StudyStatus, study_status
 
@@ -119,7 +120,8 @@ def whole(status: StudyStatus) -> RenderableType:
     """Everything, however long: for a terminal that scrolls, or a file."""
     parts: list[RenderableType] = [_head(status), table(status.runs, status.metric), *notes(status.runs)]
     if status.others:
-        parts.append(Text(f"{status.others} more runs in the folder are not in the plan (any more)", "dim"))
+        others = counted(status.others, "more run in the folder is", "more runs in the folder are")
+        parts.append(Text(f"{others} not in the plan (any more)", "dim"))
     return Group(*parts)
 
 
