@@ -48,8 +48,9 @@ def convolved(conv: nn.Conv2d, x: Tensor) -> Tensor:
     On a CPU kernels and their gradients are turned to the format of x. Where there are many more weights than
     numbers in x, turning x and the output costs less.
     """
-    few = x.device.type == "cpu" and 4 * x.numel() < conv.weight.numel()
-    if few and conv.training and x.is_contiguous(memory_format=torch.channels_last):
+    # Training first: an export traces with a batch of any size, which must not be compared.
+    turn = conv.training and x.device.type == "cpu" and 4 * x.numel() < conv.weight.numel()
+    if turn and x.is_contiguous(memory_format=torch.channels_last):
         return conv(x.contiguous()).contiguous(memory_format=torch.channels_last)  # type: ignore[no-any-return]
     return conv(x)  # type: ignore[no-any-return]
 
