@@ -90,7 +90,8 @@ def load_run(folder: RunFolder) -> TrainedRun:
     network = config.model.build(len(classes), config.train.size_px, config.seed)
     for name, value in network.state_dict().items():
         if name in state and state[name].shape != value.shape:  # torch takes one number for a scalar
-            raise StoreError(f"{path}: {name} is {tuple(state[name].shape)}, must be {tuple(value.shape)}")
+            shapes = f"{name} is {tuple(state[name].shape)}, must be {tuple(value.shape)}"
+            raise StoreError(f"{path}: does not fit the network of config.yaml beside it: {shapes}")
     try:
         network.load_state_dict(state)
     except Exception as error:  # whatever torch makes of values that are none of ours
