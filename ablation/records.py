@@ -245,6 +245,37 @@ def metric_and_level(declared: Sequence[Declaration]) -> tuple[str, float]:
 
 
 @dataclass(frozen=True)
+class TakenLook:
+    """A report that drew verdicts on a study.
+
+    Attributes:
+        time_ms: when, since 1970.
+        user: who asked for it.
+        metric: what it compared.
+        seeds: of the study's plan at that time.
+        pairs: most pairs of seeds behind a comparison.
+    """
+
+    time_ms: int
+    user: str
+    metric: str
+    seeds: tuple[int, ...]
+    pairs: int
+
+    @classmethod
+    def read(cls, row: dict[str, Any]) -> TakenLook:
+        """From JSON.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is not a look.
+        """
+        seeds = tuple(_typed(seed, int, "seeds") for seed in row["seeds"])
+        user, metric = (_typed(row[name], str, name) for name in ("user", "metric"))
+        time_ms, pairs = (_typed(row[name], int, name) for name in ("time_ms", "pairs"))
+        return cls(time_ms, user, metric, seeds, pairs)
+
+
+@dataclass(frozen=True)
 class StudyRecord:
     """A study: what was planned (empty where nobody wrote a plan) and what was recorded.
 
@@ -252,6 +283,7 @@ class StudyRecord:
         declared: oldest first. The first is the one that counts; later ones are shown as changes.
         missing: a line for everything that the store names and that is nowhere to be found, such as the
             plan or the files of a run. No verdict may rest on it.
+        looks: reports that drew verdicts, oldest first.
     """
 
     name: str
@@ -260,3 +292,4 @@ class StudyRecord:
     description: str = ""
     declared: tuple[Declaration, ...] = ()
     missing: tuple[str, ...] = ()
+    looks: tuple[TakenLook, ...] = ()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
 import sys
+import time
 from pathlib import Path
 
 from ablation.analyse.detections.run_files import RunArtifacts
@@ -10,17 +12,19 @@ from ablation.analyse.report.formats import escape_markdown
 from ablation.analyse.report.report import ReportFiles, write_report
 from ablation.analyse.report.settings import ReportSettings
 from ablation.analyse.report.settle_path import SettlePath, read_settle_path
+from ablation.analyse.statistics.paired import MIN_PAIRS
 from ablation.analyse.verdict.confirmation import read_confirmation
 from ablation.commands.arguments import STORE, Arguments
 from ablation.errors import UsageError
 from ablation.files import safe_name, sha256_text, write_json
-from ablation.records import StudyRecord, metric_and_level
+from ablation.records import StudyRecord, TakenLook, metric_and_level
 from ablation.study.plan_file import refuse_renamed
 from ablation.study.study_list import VERDICT_FILE, require_study
 from ablation.tracking.experiment import publish_files, save_chart_view, set_experiment
 from ablation.tracking.store import Store
 from ablation.tracking.study_folder import study_folder
 from ablation.tracking.study_record import fetch_artifact, load_study
+from ablation.tracking.taken_looks import TAG, as_text, merged, write_looks
 
 _DEFAULTS = {"study": "", "metric": "", "partial": "false", "out": "runs", **STORE}
 _LONGEST_TAG = 4000
@@ -52,6 +56,7 @@ def run(arguments: list[str]) -> int:
     declared = settings.metric == declared_metric
     subfolder = report_folder(settings.metric, declared_metric)
     written = write_report(study, study_folder(out, name) / subfolder, settings, artifacts)
+    _keep_look(store, study, written, settings.metric, study_folder(out, name))
     if declared:
         page = _show_in_mlflow(store, study, written, settings.metric)
     else:
@@ -81,6 +86,22 @@ def _decision_of(path: SettlePath) -> str:
             f"`ablation status study={path.study}` shows where it is"
         )
     return path.decision_study
+
+
+def _keep_look(store: Store, study: StudyRecord, written: ReportFiles, metric: str, folder: Path) -> None:
+    """Record that verdicts were drawn, for the reports after it; the same seeds again are no second look."""
+    verdict = written.verdict
+    pairs = max((comparison.n_pairs for comparison in verdict.arms), default=0)
+    if verdict.refused or pairs < MIN_PAIRS:
+        return
+    seeds = tuple(sorted({run.seed for run in [*study.planned, *study.runs]}))
+    known = [look.seeds for look in study.looks if look.metric == metric]
+    looks = study.looks
+    if seeds not in known:
+        look = TakenLook(round(time.time() * 1000), getpass.getuser(), metric, seeds, pairs)
+        looks = merged([*looks, look])
+    write_looks(folder, looks)
+    publish_files(store, study.name, [], "report", {TAG: as_text(looks)})
 
 
 def report_folder(metric: str, declared: str) -> str:

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 
 from ablation.errors import StoreError, UsageError, one_line
 from ablation.files import metric_name
-from ablation.records import STATES, Plan, RunRecord, StudyRecord
+from ablation.records import STATES, Plan, RunRecord, StudyRecord, TakenLook
 from ablation.tracking import artifacts, histories
 from ablation.tracking.histories import Points, number_in_store
 from ablation.tracking.run_folder import RunFolder
 from ablation.tracking.run_places import RunPlaces, current_artifacts
 from ablation.tracking.store import DISPLAY_NAME, Store
 from ablation.tracking.study_folder import read_plan, studies_in, study_folder
+from ablation.tracking.taken_looks import TAG, looks_of_folder, looks_of_text, merged
 
 if TYPE_CHECKING:
     from ablation.tracking.store import Run
@@ -79,7 +80,19 @@ def load_study(store: Store, name: str, out: Path | None = None) -> StudyRecord:
     missing += _missing_files(store, runs, records)
     for line in missing:
         log.warning("study %s: %s", name, line)
-    return StudyRecord(name, records, list(plan.runs), plan.description, tuple(plan.declared), tuple(missing))
+    looks = _looks(store, experiment.experiment_id, name, places)
+    return StudyRecord(
+        name, records, list(plan.runs), plan.description, tuple(plan.declared), tuple(missing), looks
+    )
+
+
+def _looks(store: Store, experiment: str, name: str, places: RunPlaces) -> tuple[TakenLook, ...]:
+    """The reports that drew verdicts on the study, from its folders and from MLflow."""
+    looks = [look for root in places.roots for look in looks_of_folder(study_folder(root, name))]
+    with store.errors():
+        parent = store.parent_run(experiment, name, create=False)
+        text = "" if parent is None else store.client().get_run(parent).data.tags.get(TAG, "")
+    return merged([*looks, *(looks_of_text(text, f"{store.uri}: tag {TAG} of run {parent}") if text else [])])
 
 
 def _check_exists(store: Store, places: RunPlaces) -> None:

@@ -38,7 +38,7 @@ def stages(view: StudyView, design: SequentialDesign | None, arms: list[ArmRuns]
     shown and decides nothing.
     """
     if design is None:
-        return [Stage(None, view.level, arms)]
+        return _since_first_report(view, arms)
     seeds = _planned_seeds(view)
     following = [*design.looks[1:], None]
     due = []
@@ -54,6 +54,34 @@ def stages(view: StudyView, design: SequentialDesign | None, arms: list[ArmRuns]
     pairs = max((len(arm.values) for arm in arms), default=0)
     before = DueLook(min(pairs, design.looks[0] - 1), NEVER, NEVER, design.looks[0])
     return [Stage(before, 1 - design.difference[0], arms)]
+
+
+def _since_first_report(view: StudyView, arms: list[ArmRuns]) -> list[Stage]:
+    """One stage; two where seeds were added after a report had drawn verdicts: the later one decides nothing.
+
+    The first verdict has spent the whole error. Drawing another one with more seeds, as often as the last
+    one did not tell, would find differences that are not there far too often.
+    """
+    everything = Stage(None, view.level, arms)
+    first = next((look for look in view.study.looks if look.metric == view.metric), None)
+    if first is None:
+        return [everything]
+    added = {seed for arm in arms for seed in arm.values.index} - set(first.seeds)
+    if not added:
+        return [everything]
+    at_first = Stage(None, view.level, [_first(view, arm, first.seeds) for arm in arms])
+    pairs = max((len(arm.values) for arm in arms), default=0)
+    late = DueLook(pairs, NEVER, NEVER, None, why_last=added_text(first.pairs, len(added)))
+    return [at_first, Stage(late, view.level, arms)]
+
+
+def added_text(pairs: int, added: int) -> str:
+    """Why the seeds that came later decide nothing, and what does."""
+    seeds = "1 seed was" if added == 1 else f"{added} seeds were"
+    return (
+        f"{seeds} added after a verdict on {pairs} had been given, so no new verdict is drawn: fresh seeds "
+        "decide (`ablation settle`, `ablation confirm`)"
+    )
 
 
 def first_decided(comparisons: Sequence[Comparison]) -> Comparison:
