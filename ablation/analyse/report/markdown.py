@@ -50,11 +50,14 @@ def _unfinished(arm: pd.Series) -> str:
 
 
 def _verdict(arm: pd.Series) -> str:
-    """'better', or 'inconclusive (+9 seeds)': so many more would tell; empty where nothing was judged."""
+    """'better', or 'inconclusive (12 fresh seeds)': so many would tell; empty where nothing was judged."""
     verdict, more = str(arm["verdict"]), arm["more_seeds"]
     if pd.isna(more):
         return verdict
-    return f"{verdict} (+{int(more):,} {'seed' if more == 1 else 'seeds'})"
+    seeds = "seed" if more == 1 else "seeds"
+    return (
+        f"{verdict} ({int(more):,} fresh {seeds})" if arm["fresh"] else f"{verdict} (+{int(more):,} {seeds})"
+    )
 
 
 def _number(value: float, form: str = ".3f") -> str:

@@ -46,9 +46,10 @@ class Comparison:
         pairing_gain: (var a + var b) / var(a - b): so many times as many seeds would be needed
             without pairing; below 1, pairing did harm.
         verdict: one of VERDICTS.
-        more_seeds: further pairs after which a verdict is likely, or with fewer than two pairs the least
-            number of them; None where none is needed, or where no number would lead to one, which the
-            note then says.
+        more_seeds: seeds after which a verdict is likely, or with fewer than two pairs the least number of
+            them; None where none is needed, or where no number would lead to one, which the note then says.
+        fresh: more_seeds are seeds of a new comparison; False: they are added to the ones that are there.
+            From MIN_PAIRS pairs on a report has drawn its verdict, and seeds added later decide nothing.
         note: what limits the verdict; may be empty.
     """
 
@@ -71,6 +72,7 @@ class Comparison:
     pairing_gain: float
     verdict: str = NO_VERDICT
     more_seeds: int | None = None
+    fresh: bool = False
     note: str = ""
 
 
@@ -254,12 +256,13 @@ def decide(comparison: Comparison, context: DecisionContext) -> Comparison:
         note = "it looks smaller than the margin, but equivalence of two chosen arms needs fresh seeds"
         return replace(comparison, verdict=INCONCLUSIVE, more_seeds=None, note=note)
     more_seeds, note = _further_seeds(comparison, context)
+    fresh = more_seeds is not None and context.look is None
     if comparison.p_t < context.p_limit:
         adjusted = (
             f"its unadjusted p {comparison.p_t:.2g} is not small enough with {context.family} arms tested"
         )
         note = f"{adjusted}; {note}" if note else adjusted
-    return replace(comparison, verdict=INCONCLUSIVE, more_seeds=more_seeds, note=note)
+    return replace(comparison, verdict=INCONCLUSIVE, more_seeds=more_seeds, fresh=fresh, note=note)
 
 
 def _decide_without_pairs(comparison: Comparison, context: DecisionContext) -> Comparison:
@@ -312,7 +315,8 @@ def _effect_note(comparison: Comparison, context: DecisionContext) -> str:
 
 
 def _further_seeds(comparison: Comparison, context: DecisionContext) -> tuple[int | None, str]:
-    """How many further seeds would tell, with power POWER, and a note on it.
+    """How many seeds would tell, with power POWER, and a note on it: fresh ones from MIN_PAIRS pairs on,
+    else those to add.
 
     Planned for the margin, since the difference that was seen may be luck; for the difference that was
     seen where no margin was declared, or where so many pairs are there already and the difference lies
@@ -321,6 +325,7 @@ def _further_seeds(comparison: Comparison, context: DecisionContext) -> tuple[in
     if context.look is not None:
         return context.look.further()
     sd, n = comparison.seed_sd, comparison.n_pairs
+    before = 0 if n >= MIN_PAIRS else n
     image_se = 0.0 if math.isnan(comparison.image_se) else comparison.image_se
     note = "for a difference as large as the one seen, because no margin was declared"
     if context.margin is not None:
@@ -328,12 +333,12 @@ def _further_seeds(comparison: Comparison, context: DecisionContext) -> tuple[in
         if total is None:
             return None, _image_limit_note(context.margin, image_se, context)
         if total > n:
-            return total - n, ""
+            return total - before, ""
         note = "the difference lies near the margin"
     total = power.seeds_to_detect(comparison.difference, sd, POWER, context.strict_level, image_se)
     if total is None:
         return None, f"no number of seeds would tell a difference of {comparison.difference:+.2g} from none"
-    return max(total - n, 1), note
+    return max(total - before, 1), note
 
 
 def _image_limit_note(margin: float, image_se: float, context: DecisionContext) -> str:

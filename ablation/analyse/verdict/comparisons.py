@@ -134,7 +134,7 @@ def with_comparisons(arms: pd.DataFrame, comparisons: Sequence[Comparison]) -> p
 
     Adds n_pairs, difference (arm minus baseline, paired by seed), difference_sd, difference_low,
     difference_high, difference_p (the sign-flip p), image_se, df, p_t, p_holm, tost_p, correlation,
-    pairing_gain, verdict, note and more_seeds; see Comparison. An arm without a comparison, as the
+    pairing_gain, verdict, note, more_seeds and fresh; see Comparison. An arm without a comparison, as the
     baseline, has no pairs, NaN and empty texts.
 
     Args:
@@ -150,4 +150,5 @@ def with_comparisons(arms: pd.DataFrame, comparisons: Sequence[Comparison]) -> p
         table[column] = [blank if row is None else getattr(row, field) for row in rows]
     more_seeds = [None if row is None else row.more_seeds for row in rows]
     table["more_seeds"] = pd.array(more_seeds, dtype="Int64")
+    table["fresh"] = [row is not None and row.fresh for row in rows]
     return table

@@ -79,8 +79,8 @@ def added_text(pairs: int, added: int) -> str:
     """Why the seeds that came later decide nothing, and what does."""
     seeds = "1 seed was" if added == 1 else f"{added} seeds were"
     return (
-        f"{seeds} added after a verdict on {pairs} had been given, so no new verdict is drawn: fresh seeds "
-        "decide (`ablation settle`, `ablation confirm`)"
+        f"{seeds} added after a report had given its verdict on {pairs}, and decide nothing: fresh seeds do "
+        "(`ablation confirm` or `ablation settle`)"
     )
 
 

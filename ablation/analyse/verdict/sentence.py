@@ -57,11 +57,11 @@ def of_comparison(comparison: Comparison, opponent: str, metric: str, margin: fl
 
 
 def _further_seeds(comparison: Comparison) -> str:
-    """'about 9 more seeds would tell'; '' where there is no number, and the note says why."""
+    """'about 12 fresh seeds would tell'; '' where there is no number, and the note says why."""
     count = comparison.more_seeds
     if count is None:
         return ""
-    seeds = f"{count:,} more {'seed' if count == 1 else 'seeds'}"
+    seeds = f"{count:,} {'fresh' if comparison.fresh else 'more'} {'seed' if count == 1 else 'seeds'}"
     return f"about {seeds} would tell" if comparison.n_pairs > 1 else f"at least {seeds} are needed"
 
 

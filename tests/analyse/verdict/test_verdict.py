@@ -61,7 +61,7 @@ def test_no_verdict_where_the_plan_or_files_of_runs_cannot_be_found() -> None:
         ((-0.030, -0.031, -0.029, -0.030), "worse", ["-0.030"]),
         ((0.002, -0.001, 0.001, 0.000), "equivalent", ["0.01"]),
         ((0.004, 0.005, 0.004, 0.005), "equivalent", ["0.01"]),
-        ((0.03, -0.02, 0.05, -0.01), "inconclusive", ["more seeds"]),
+        ((0.03, -0.02, 0.05, -0.01), "inconclusive", ["fresh seeds"]),
         ((0.02, 0.0201), "inconclusive", ["2 paired"]),
         ((0.02,), "inconclusive", ["1 paired"]),
     ],
@@ -88,8 +88,8 @@ def test_numbers_by_hand() -> None:
     assert numbers == pytest.approx((0.02, 0.01, 1, 5))
     assert arm.p_sign_flip == 0.25 and arm.p_t == arm.p_holm == pytest.approx(0.0741799, abs=1e-7)
     assert (arm.low, arm.high) == pytest.approx((0.02 - 0.02484138, 0.02 + 0.02484138), abs=1e-7)
-    # 11 pairs show equivalence for a margin of 1 sd, 10 find it: 8 more than 3.
-    assert arm.more_seeds == 8
+    # 11 pairs show equivalence for a margin of 1 sd, 10 find it. The verdict on 3 is drawn: 11 fresh ones.
+    assert arm.more_seeds == 11 and arm.fresh
 
 
 def test_two_pairs_have_no_p_however_well_they_agree() -> None:
@@ -315,7 +315,7 @@ def test_the_number_of_further_seeds_is_one_quantity() -> None:
         for bare in (record, dataclasses.replace(record, declared=())):
             result = say(bare)
             (arm,) = result.arms
-            numbers = re.findall(r"([\d,]+) more seeds?", result.sentence)
+            numbers = re.findall(r"([\d,]+) (?:more|fresh) seeds?", result.sentence)
             assert len(numbers) <= 1 and "if the difference" not in result.sentence
             if arm.verdict != "inconclusive":
                 assert numbers == [] and arm.more_seeds is None
