@@ -94,7 +94,7 @@ def _keep_look(store: Store, study: StudyRecord, written: ReportFiles, metric: s
     pairs = max((comparison.n_pairs for comparison in verdict.arms), default=0)
     if verdict.refused or pairs < MIN_PAIRS:
         return
-    seeds = tuple(sorted({run.seed for run in [*study.planned, *study.runs]}))
+    seeds = tuple(sorted({run.seed for run in study.planned} | {run.seed for run in study.runs}))
     known = [look.seeds for look in study.looks if look.metric == metric]
     looks = study.looks
     if seeds not in known:
