@@ -29,7 +29,7 @@ demo: $(VENV)/.installed  ## a small study on generated images, and its figures
 	@$(BIN)/ablation report study=demo
 
 .PHONY: test
-test: $(VENV)/.installed  ## the test suite, about 8 minutes on two cores
+test: $(VENV)/.installed  ## the test suite, about 6 minutes on two cores
 	$(BIN)/python -m pytest $(TWO_WORKERS)
 
 .PHONY: test-slow
