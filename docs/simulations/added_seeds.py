@@ -1,7 +1,7 @@
 """How often a study of two arms is wrong when seeds are added after each report until one decides.
 
-Normal paired differences with standard deviation 1 and a margin of 1, at 3 to 12 pairs. "Every report
-decides" is what a tool without memory does; "the first report decides" is the rule of analyse/verdict/looks.py.
+Normal paired differences with standard deviation 1 and a margin of 1, at 3 to 12 pairs. That every report
+decides is what a tool without memory does; that the first one does is the rule of analyse/verdict/looks.py.
 
     python docs/simulations/added_seeds.py
 """
