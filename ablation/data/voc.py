@@ -154,6 +154,8 @@ class _VocReader(Reader):
 
     def lists_nothing(self, split: SplitName) -> bool:
         path = self.root / self.listing(split)
+        if not self.source.lists:
+            return not _images(path, f"data.{split}_set")
         return not path.read_text(encoding="utf-8", errors="replace").strip()
 
     def read(self, split: SplitName) -> list[RawExample]:

@@ -228,3 +228,15 @@ def test_check_prints_the_overrides_and_they_read_the_same(devkit: Path, tmp_pat
 
 def _fingerprint(text: str) -> str:
     return next(line for line in text.splitlines() if "fingerprint" in line)
+
+
+def test_an_empty_folder_is_no_test_split(devkit: Path, tmp_path: Path) -> None:
+    root = tmp_path / "split"
+    for name in ("train", "val", "test"):
+        shutil.copytree(devkit / "JPEGImages", root / name / "images")
+        shutil.copytree(devkit / "Annotations", root / name / "xml")
+    source = Voc(root=str(root), images="{set}/images", annotations="{set}/xml", cache="none")
+    assert source.has_test()
+    for path in (root / "test/images").iterdir():
+        path.unlink()
+    assert not source.has_test()

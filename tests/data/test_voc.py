@@ -259,7 +259,7 @@ def test_the_images_own_size_counts(folder: Path) -> None:
 def test_images_shared_by_splits_are_reported(folder: Path) -> None:
     (folder / "ImageSets/Main/val.txt").write_text("c\nb\n")
     (fault,) = voc(folder).open().faults
-    assert fault.file.endswith("val.txt") and "1 images are also in train.txt (first: b)" in fault.what
+    assert fault.file.endswith("val.txt") and "1 image is also in train.txt (first: b)" in fault.what
     (folder / "ImageSets/Main/test.txt").write_text("e\nc\n")
     assert ["also in val.txt" in fault.what for fault in voc(folder).open_test().faults] == [True]
 
