@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import sys
 import time
 from pathlib import Path
@@ -98,10 +99,18 @@ def _keep_look(store: Store, study: StudyRecord, written: ReportFiles, metric: s
     known = [look.seeds for look in study.looks if look.metric == metric]
     looks = study.looks
     if seeds not in known:
-        look = TakenLook(round(time.time() * 1000), getpass.getuser(), metric, seeds, pairs)
+        look = TakenLook(round(time.time() * 1000), _user(), metric, seeds, pairs)
         looks = merged([*looks, look])
     write_looks(folder, looks)
     publish_files(store, study.name, [], "report", {TAG: as_text(looks)})
+
+
+def _user() -> str:
+    """Who asks; in a container the number of a user may have no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # OSError since Python 3.13
+        return str(os.getuid())
 
 
 def report_folder(metric: str, declared: str) -> str:

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ SHARE = 0.2
 _TRAIN, _VAL, _TEST = ("train", "training", "trainval"), ("val", "valid", "validation"), ("test", "testing")
 _IMAGE_FOLDERS = {"jpegimages", "images", "image", "imgs", "img"}
 _LARGEST_JSON = 64 * 2**20
+_MOST_JSON = 20
+"""A folder with more .json files holds one for each image, which is not COCO's format."""
 _READ_AS = (
     "VOC (images with an XML file each), COCO (a .json with images, annotations, categories) and YOLO "
     "(data.yaml, obj.data or classes.txt) are read"
@@ -62,6 +65,12 @@ def recognise(root: str) -> Layout:
         UsageError: it has none that is known, or several.
     """
     folder = open_root(root, "must be the folder of the data set")
+    return _recognised(folder, folder.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def _recognised(folder: Path, _changed_ns: int) -> Layout:
+    """Remembered, since every run of a study asks; anew where root has other entries than before."""
     layouts = list(layouts_of(folder))
     if not layouts:
         raise UsageError(
@@ -185,6 +194,7 @@ def _coco(tree: _Folders) -> Layout | None:
         (f"{folder}/{name}" if folder != "." else name)
         for folder, names in tree.with_ending(".json").items()
         for name in names
+        if len(names) <= _MOST_JSON
     ]
     heads = {file: head for file in files if (head := _coco_head(tree.root / file)) is not None}
     if len(heads) > 1:  # COCO's own folder also has keypoints and captions
@@ -251,8 +261,8 @@ def _yolo(tree: _Folders) -> Layout | None:
             content = load(tree.root / name, tree.root)
         except (DataError, UsageError):
             continue
-        listed = name.endswith((".txt", ".names"))
-        if listed and len(tree.with_ending(".txt")) < 2 and len(tree.with_ending(".txt").get(".", [])) < 2:
+        texts = sum(len(names) for names in tree.with_ending(".txt").values())
+        if name.endswith((".txt", ".names")) and texts <= name.endswith(".txt"):
             continue  # a list of classes, and no label file anywhere
         val = content.get("val") or None
         title = "YOLO without splits" if val is None else "YOLO"

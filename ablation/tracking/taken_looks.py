@@ -11,6 +11,8 @@ from ablation.files import write_json
 from ablation.records import TakenLook
 
 FILE, TAG = "looks.json", "looks"
+LONGEST_TAG = 7000
+"""Characters; MLflow takes 8,000."""
 
 
 def looks_of_text(text: str, place: str) -> list[TakenLook]:
@@ -49,7 +51,20 @@ def merged(looks: Iterable[TakenLook]) -> tuple[TakenLook, ...]:
 
 
 def as_text(looks: Iterable[TakenLook]) -> str:
-    """JSON for MLflow's tag."""
+    """JSON for MLflow's tag: the first report of each metric, which decides, and as many others as fit.
+
+    MLflow cuts longer values off, and half a list cannot be read.
+    """
+    ordered = list(merged(looks))
+    first = {look.metric: look for look in reversed(ordered)}
+    chosen = list(first.values())
+    for look in reversed(ordered):
+        if look not in chosen and len(_json([*chosen, look])) <= LONGEST_TAG:
+            chosen.append(look)
+    return _json(merged(chosen))
+
+
+def _json(looks: Iterable[TakenLook]) -> str:
     return json.dumps([vars(look) for look in looks])
 
 

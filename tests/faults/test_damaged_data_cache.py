@@ -64,7 +64,7 @@ def test_cached_pixels_damaged(tmp_path: Path, trials: int, record_property: Cal
             for index, image in enumerate(expected):
                 assert np.array_equal(opened.train.read(index), image), "damaged pixels were taken"
             assert path.read_bytes() == whole, "the file was not written anew"
-    row.end(trials)
+    assert row.end(trials) == []
 
 
 @pytest.mark.parametrize("trials", TRIALS)
@@ -86,4 +86,4 @@ def test_memory_of_checked_images_damaged(
         with row.trial(what):
             assert check_images(paths, memory, settled_s=-60) == expected
             assert path.read_bytes() == whole or content.strip() == whole.strip(), "it was not made anew"
-    row.end(trials)
+    assert row.end(trials) == []

@@ -99,7 +99,7 @@ def test_disk_full_at_a_checkpoint(
                 code, text = forks.run(folder, ["train", *RUN])
                 assert code == 0, text
                 holds_in_mlflow(folder / "mlflow.db", reference.holds_at_the_end(folder, kept, times))
-    row.end(trials)
+    assert row.end(trials) == []
 
 
 @SIZES
@@ -132,7 +132,7 @@ def test_disk_full_at_the_store(
                     code, text = forks.run(folder, sync)
                     assert code == 0, text
                 holds_in_mlflow(folder / "db" / "mlflow.db", run)
-    row.end(trials)
+    assert row.end(trials) == []
 
 
 @pytest.mark.fault
@@ -163,7 +163,7 @@ def test_disk_full_at_an_artifact(
                 assert code == 0, text
                 holds_in_mlflow(folder / "mlflow.db", run)
                 _same_artifacts(folder / "artifacts", run)
-    row.end(trials)
+    assert row.end(trials) == []
 
 
 def _same_artifacts(root: Path, run: Path) -> None:

@@ -76,7 +76,7 @@ def test_nan_at_step_k(
         page = written.arms_md.read_text()
         assert page.count("| diverged |") == trials and f"{trials} diverged" in page
         assert written.runs_csv.read_text().count("DIVERGED") == trials
-    row.end(trials)
+    assert row.end(trials) == []
 
 
 class row_counts:

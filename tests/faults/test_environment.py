@@ -55,7 +55,7 @@ def test_a_secret_of_the_environment(
             assert "the environment" in error_line(result)
             assert SECRET not in result.stdout + result.stderr
             assert files_with_secret(folder) == [] and not list(folder.rglob("run.json"))
-    row.end(trials)
+    assert row.end(trials) == []
 
 
 def test_a_run_writes_nothing_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

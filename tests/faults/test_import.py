@@ -115,7 +115,7 @@ def test_the_store_goes_away_in_the_middle(
             assert not returns or after == before
             imported(folder)
             assert state(folder) == state(reference)
-    row.end(trials)
+    assert row.end(trials) == []
 
 
 @sizes(2, 20)
@@ -133,7 +133,7 @@ def test_an_added_table_that_fails_leaves_the_former_one(
             with store_fails(int(first), int(first)), pytest.raises(StoreError):
                 imported(folder, edited)
             assert state(folder) == before
-    row.end(trials)
+    assert row.end(trials) == []
 
 
 @sizes(1, 20)
@@ -154,4 +154,4 @@ def test_kill_9_of_an_import(
             assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
             imported(folder)
             assert state(folder) == state(reference)
-    row.end(trials)
+    assert row.end(trials) == []

@@ -69,7 +69,7 @@ def test_kill_9_of_a_run(
                 code, text = forks.run(folder, ["train", *RUN])
                 assert code == 0 and "epoch" not in text, text
             assert (run / "metrics.jsonl").stat().st_mtime_ns == before, "it was finished twice"
-    row.end(places + moments)
+    assert row.end(places + moments) == []
 
 
 def test_kill_9_far_from_a_checkpoint(

@@ -166,7 +166,7 @@ def test_kill_9_of_the_launcher_in_short(
         folder = study_in(tmp_path / "study", empty_store)
         kill_launcher_at(forks, folder, 5, forked=True)
         goes_on(forks, folder, reference, forked=True)
-    row.end(1)
+    assert row.end(1) == []
 
 
 @pytest.mark.fault
@@ -180,7 +180,7 @@ def test_kill_9_of_the_launcher(
             folder = study_in(tmp_path / str(number), empty_store)
             kill_launcher_at(forks, folder, int(epochs), forked=False)
             goes_on(forks, folder, reference, forked=False)
-    row.end(20)
+    assert row.end(20) == []
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_two_launchers_for_one_study(
             assert [code for code, _ in codes] == [0, 0], "\n".join(text[-1500:] for _, text in codes)
             holds_for_the_study(folder, reference)
             nobody_is_left(folder)
-    row.end(trials)
+    assert row.end(trials) == []
 
 
 @pytest.mark.fault
@@ -231,4 +231,4 @@ def test_ctrl_c_and_sigterm_of_a_study(
             for entry in logged(folder / "mlflow.db"):
                 assert entry.status == entry.tags["state"] in ("KILLED", "FINISHED"), entry.tags
             goes_on(forks, folder, reference, forked=False)
-    row.end(10)
+    assert row.end(10) == []

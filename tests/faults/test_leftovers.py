@@ -69,7 +69,7 @@ def test_leftovers_in_the_store(empty_store: Path, tmp_path: Path, trials: int, 
         kinds = [str(kind) for kind in generator.permutation([*KINDS, *generator.choice(KINDS, 5)])]
         with row.trial(" ".join(kinds)):
             _trial(with_store(tmp_path / str(number), empty_store), kinds, generator)
-    row.end(trials)
+    assert row.end(trials) == []
 
 
 def _trial(folder: Path, kinds: list[str], generator: np.random.Generator) -> None:

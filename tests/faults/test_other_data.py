@@ -80,7 +80,7 @@ def test_other_data_in_one_study(
         with row.trial(f"{name} in {arm}, seeds {seeds}"):
             folder = with_store(tmp_path / str(number), empty_store)
             _trial(folder, params, name, arm, seeds)
-    row.end(trials)
+    assert row.end(trials) == []
 
 
 def _trial(folder: Path, params: dict[str, str], name: str, arm: str, seeds: list[int]) -> None:

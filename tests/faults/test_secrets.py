@@ -91,7 +91,7 @@ def test_no_password_is_left_behind(
             shutil.rmtree(folder / "sweeps")  # the user's own files
             assert text, "nothing was printed"
             assert traces(tmp_path / str(number), secret, "alice") == []  # what it printed lies there too
-    row.end(len(trials))
+    assert row.end(len(trials)) == []
 
 
 class _Guard(BaseHTTPRequestHandler):

@@ -71,4 +71,4 @@ def test_sigterm_and_ctrl_c(
             code, text = forks.run(folder, ["train", *RUN])
             assert code == 0, text
             holds_in_mlflow(folder / "mlflow.db", reference.holds_at_the_end(folder, kept, times))
-    row.end(trials)
+    assert row.end(trials) == []

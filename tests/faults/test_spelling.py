@@ -82,7 +82,7 @@ def test_spelled_in_many_ways(trials: int, record_property: object) -> None:
         with row.trial(" ".join(words)):
             assert key_of(words) == plain
     assert len(seen) == trials
-    row.end(trials)
+    assert row.end(trials) == []
 
 
 def options(group: str) -> list[str]:
@@ -113,7 +113,7 @@ def test_any_field_or_default_edited(group: str, record_property: object) -> Non
                 if edited != reference:
                     place = f"{option}: {name}"
                     assert keys.setdefault(edited, place) == place, f"the same key as {keys[edited]}"
-    row.end(row.total)
+    assert row.end(row.total) == []
     assert row.total > 0
 
 

@@ -33,7 +33,7 @@ def test_a_new_store_opened_by_8_processes(
             assert [ended(process) for process in opening] == [0] * len(opening)
             assert study_names(Store.of(f"sqlite:///{folder}/mlflow.db", None)) == ["shared"]
             assert [path.name for path in folder.iterdir()] == ["mlflow.db"]
-    row.end(trials)
+    assert row.end(trials) == []
 
 
 @sizes(1, 20)
@@ -59,4 +59,4 @@ def test_kill_9_while_a_new_store_is_made(
             found = study_names(Store.of(f"sqlite:///{folder}/mlflow.db", None))
             assert found in (["second"], ["first", "second"])
             assert [path.name for path in folder.iterdir()] == ["mlflow.db"], "something was left behind"
-    row.end(trials)
+    assert row.end(trials) == []

@@ -139,7 +139,7 @@ def test_tracking_down(forks: Forks, empty_store: Path, tmp_path: Path, record_p
     finally:
         server.kill()
     for row in rows.values():
-        row.end(5)
+        assert row.end(5) == []
 
 
 def _epochs(folder: Path) -> int:

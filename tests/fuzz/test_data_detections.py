@@ -103,4 +103,4 @@ DETECTION_FILES = Reader(
 
 
 def test_ground_truth_and_detections(fuzz: Fuzz, mutations: int) -> None:
-    fuzz(DETECTION_FILES, mutations)
+    assert fuzz(DETECTION_FILES, mutations).failures == []

@@ -177,7 +177,7 @@ VOC = Reader(
 
 
 def test_voc(fuzz: Fuzz, mutations: int) -> None:
-    fuzz(VOC, mutations)
+    assert fuzz(VOC, mutations).failures == []
 
 
 # COCO
@@ -257,7 +257,7 @@ COCO = Reader(
 
 
 def test_coco(fuzz: Fuzz, mutations: int) -> None:
-    fuzz(COCO, mutations)
+    assert fuzz(COCO, mutations).failures == []
 
 
 # YOLO
@@ -349,7 +349,7 @@ YOLO = Reader(
 
 
 def test_yolo(fuzz: Fuzz, mutations: int) -> None:
-    fuzz(YOLO, mutations)
+    assert fuzz(YOLO, mutations).failures == []
 
 
 # image files
@@ -381,4 +381,4 @@ IMAGES = Reader("image files", write_images, damage_images, read_images, wrong_i
 
 
 def test_image_files(fuzz: Fuzz, mutations: int) -> None:
-    fuzz(IMAGES, mutations)
+    assert fuzz(IMAGES, mutations).failures == []

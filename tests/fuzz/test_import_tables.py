@@ -101,7 +101,7 @@ CSV = Reader(
 
 
 def test_csv_tables(fuzz: Fuzz, mutations: int) -> None:
-    fuzz(CSV, mutations)
+    assert fuzz(CSV, mutations).failures == []
 
 
 # JSON lines
@@ -150,4 +150,4 @@ JSONL = Reader(
 
 
 def test_json_tables(fuzz: Fuzz, mutations: int) -> None:
-    fuzz(JSONL, mutations)
+    assert fuzz(JSONL, mutations).failures == []

@@ -168,7 +168,7 @@ STUDY = Reader("run folder", write_study, damage_study, read_study, wrong_study,
 
 
 def test_folders_of_a_study(fuzz: Fuzz, mutations: int) -> None:
-    fuzz(STUDY, mutations)
+    assert fuzz(STUDY, mutations).failures == []
 
 
 # a trained run
@@ -245,4 +245,4 @@ TRAINED = Reader(
 
 
 def test_trained_runs(fuzz: Fuzz, mutations: int) -> None:
-    fuzz(TRAINED, mutations)
+    assert fuzz(TRAINED, mutations).failures == []

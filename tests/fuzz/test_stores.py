@@ -177,4 +177,4 @@ STORE = Reader("MLflow store", write, damage, read, wrong, SPECIAL, kept=(3, 275
 
 
 def test_stores(fuzz: Fuzz, mutations: int) -> None:
-    fuzz(STORE, mutations)
+    assert fuzz(STORE, mutations).failures == []

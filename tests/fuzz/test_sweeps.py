@@ -154,4 +154,4 @@ SWEEPS = Reader("sweep YAML", write, damage, read, wrong, SPECIAL, kept=(74, 121
 
 
 def test_sweep_files(fuzz: Fuzz, mutations: int) -> None:
-    fuzz(SWEEPS, mutations)
+    assert fuzz(SWEEPS, mutations).failures == []

@@ -71,7 +71,7 @@ DARKNET = Reader(
 
 
 def test_darknet_weights(fuzz: Fuzz, mutations: int) -> None:
-    fuzz(DARKNET, mutations)
+    assert fuzz(DARKNET, mutations).failures == []
 
 
 # PyTorch
@@ -133,4 +133,4 @@ PTH = Reader("PyTorch checkpoint", write_pth, damage_pth, read, wrong_pth, names
 
 
 def test_pytorch_checkpoints(fuzz: Fuzz, mutations: int) -> None:
-    fuzz(PTH, mutations)
+    assert fuzz(PTH, mutations).failures == []

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ablation.analyse.verdict.looks import Look
 from ablation.errors import StoreError, one_line
 from ablation.tracking.study_folder import study_folder
 
@@ -28,25 +29,6 @@ class PathRound:
     arms: dict[str, list[str]]
     left: dict[str, str]
     values: dict[str, float | None]
-
-
-@dataclass(frozen=True)
-class PathLook:
-    """One look of the decision; see commands/settle/decision.py for the fields."""
-
-    planned: int
-    pairs: int
-    difference: float
-    low: float
-    high: float
-    se: float
-    df: float
-    p: float
-    p_limit: float
-    tost_p: float
-    tost_limit: float
-    verdict: str
-    note: str
 
 
 @dataclass(frozen=True)
@@ -89,7 +71,7 @@ class SettlePath:
     rounds: list[PathRound]
     finalists: dict[str, str]
     planned_looks: list[PlannedLook]
-    looks: list[PathLook]
+    looks: list[Look]
     next_look: int | None
     missing: int
     verdict: str
@@ -135,7 +117,7 @@ def _read(path: Path) -> SettlePath:
             **{name: row[name] for name in _SAME},
             rounds=[PathRound(**entry) for entry in row["rounds"]],
             planned_looks=[PlannedLook(**entry) for entry in row["planned_looks"]],
-            looks=[PathLook(**_numbers(entry)) for entry in row["looks"]],
+            looks=[Look(**_numbers(entry)) for entry in row["looks"]],
             missing=len(row["missing"]),
             estimate=_number(row["estimate"]),
             chance=_number(row["chance"]),

@@ -13,14 +13,14 @@ from ablation.analyse.figures.shared import style
 from ablation.analyse.figures.shared.base import save
 from ablation.analyse.figures.shared.settle_figures import (
     ExploredArm,
-    LookPoint,
     draw_exploration,
     draw_looks,
 )
 from ablation.analyse.report.drawn_figures import write_pictures
 from ablation.analyse.report.formats import Table
 from ablation.analyse.report.html import PathPart, picture
-from ablation.analyse.report.settle_path import SIDES, PathLook, SettlePath
+from ablation.analyse.report.settle_path import SIDES, SettlePath
+from ablation.analyse.verdict.looks import Look
 
 BECAME = "what became of it"
 EXPLORED, LOOKED = "settle_exploration", "settle_looks"
@@ -118,21 +118,8 @@ def _exploration(path: SettlePath, files: tuple[Path, ...]) -> PathPart:
 
 
 def _drawn_looks(path: SettlePath) -> matplotlib.figure.Figure:
-    points = [
-        LookPoint(
-            look.planned,
-            look.difference,
-            look.low,
-            look.high,
-            look.se,
-            look.df,
-            look.tost_limit,
-            look.verdict,
-        )
-        for look in path.looks
-        if math.isfinite(look.difference)
-    ]
-    return draw_looks(points, [look.pairs for look in path.planned_looks], path.margin, path.metric)
+    looks = [look for look in path.looks if math.isfinite(look.difference)]
+    return draw_looks(looks, [look.pairs for look in path.planned_looks], path.margin, path.metric)
 
 
 def _decision(path: SettlePath, files: tuple[Path, ...]) -> PathPart:
@@ -167,7 +154,7 @@ def _decision(path: SettlePath, files: tuple[Path, ...]) -> PathPart:
     )
 
 
-def _look_row(look: PathLook) -> list[str]:
+def _look_row(look: Look) -> list[str]:
     interval = f"{style.signed(look.low)} to {style.signed(look.high)}" if math.isfinite(look.low) else ""
     return [
         str(look.planned),

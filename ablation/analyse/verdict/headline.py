@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
 import pandas as pd
 
-from ablation.analyse.statistics.optimism import Optimism, of_choice
 from ablation.analyse.statistics.paired import Comparison
 from ablation.analyse.tables.settings import BASELINE_LOSS
 from ablation.analyse.verdict.comparisons import ArmRuns, StudyTerms
@@ -21,9 +19,6 @@ class Headline:
     Attributes:
         focal, bce: the arms; focal is any arm whose loss is not BCE.
         comparison: their paired difference with its verdict; p_holm allows for the choice.
-        optimism: how much of the difference is expected to come from the choice.
-        corrected: the difference less the optimism; NaN where that cannot be computed. The report does not
-            show it: it is further from the truth than the difference itself in most studies (README.md).
         arms: how many were chosen from: (focal, BCE).
         tuned: what was varied in BCE's arms: 'pos_weight', 'gain'; empty: BCE was not tuned.
     """
@@ -32,8 +27,6 @@ class Headline:
     bce: str
     bce_setting: str
     comparison: Comparison
-    optimism: Optimism
-    corrected: float
     arms: tuple[int, int]
     tuned: tuple[str, ...]
 
@@ -43,7 +36,6 @@ def headline(
     terms: StudyTerms,
     decided: Mapping[tuple[str, str], Comparison],
     tuned: tuple[str, ...],
-    generator: np.random.Generator,
 ) -> Headline | None:
     """Choose the best arm of either side by its mean over the common seeds, and compare the two.
 
@@ -58,7 +50,6 @@ def headline(
         terms: of every comparison of the study.
         decided: (arm, against) -> comparisons with a verdict; two arms are compared only once.
         tuned: what was varied in BCE's arms.
-        generator: for the splits of seeds.
 
     Returns:
         None where one side has no valid run, and where runs of the study cannot be compared: then a
@@ -74,11 +65,6 @@ def headline(
     common = frame.dropna()
     means = (common if len(common) else frame).mean()
     best, opponent = _best(focal, means), _best(bce, means)
-    optimism = of_choice(
-        common[[arm.arm for arm in focal]].to_numpy(float),
-        common[[arm.arm for arm in bce]].to_numpy(float),
-        generator,
-    )
     comparison = decided.get((best.arm, opponent.arm))
     if comparison is None or len(focal) + len(bce) > 2:
         numbers = comparison or terms.compare(best, opponent)
@@ -86,7 +72,7 @@ def headline(
         paid = min(numbers.p_t * size, 1.0)  # NaN stays NaN
         if comparison is not None:
             paid = numbers.p_holm if numbers.difference > 0 else max(numbers.p_holm, paid)
-        numbers = replace(numbers, p_holm=paid, more_seeds=None, note="")
+        numbers = replace(numbers, p_holm=paid, more_seeds=None, fresh=False, note="")
         chosen = len(focal) + len(bce) > 2
         comparison = terms.decide(numbers, best, opponent, family=size, chosen=chosen)
     return Headline(
@@ -94,8 +80,6 @@ def headline(
         bce=opponent.arm,
         bce_setting=opponent.setting,
         comparison=comparison,
-        optimism=optimism,
-        corrected=comparison.difference - optimism.value,
         arms=(len(focal), len(bce)),
         tuned=tuned,
     )

@@ -104,7 +104,7 @@ def judge(
         view: of the study; its metric, level and declaration count.
         partial: draw verdicts although runs, or files of theirs, are missing; never where arms were
             pruned, or where runs differ in something that the study does not vary.
-        generator: for the resamples of images and the splits of seeds; equal generators give equal results.
+        generator: for the resamples of images; equal generators give equal results.
         margin: only where the study declared none; the text then says that it came afterwards.
         artifacts: the runs' stored detections; None: those of the view, if it has any.
         confirmation: of this study on fresh seeds, where there was one.
@@ -117,7 +117,7 @@ def judge(
     terms = StudyTerms(
         view.level, declaration.margin, images, view.held, refused=bool(refused), prior=declaration.prior
     )
-    comparisons, finalists, looks = _by_look(view, declaration, arms, terms, generator)
+    comparisons, finalists, looks = _by_look(view, declaration, arms, terms)
     family = sum(declaration.in_family(arm.loss) for arm in arms if arm.arm != view.baseline)
     findings = Findings(
         view, declaration, arms, comparisons, finalists, images, family, refused, confirmation
@@ -143,7 +143,6 @@ def _by_look(
     declaration: DeclaredTerms,
     arms: list[ArmRuns],
     terms: StudyTerms,
-    generator: np.random.Generator,
 ) -> tuple[list[Comparison], Headline | None, tuple[tuple[DueLook, Comparison], ...]]:
     """Every arm against the baseline, the headline, and the headline's comparison at each look.
 
@@ -154,7 +153,7 @@ def _by_look(
         at_look = replace(terms, level=stage.level, look=stage.look)
         by_look.append(_against_baseline(view, stage.arms, declaration, at_look))
         decided = {(comparison.arm, comparison.against): comparison for comparison in by_look[-1]}
-        finalists = headline(stage.arms, at_look, decided, _tuned(view), generator)
+        finalists = headline(stage.arms, at_look, decided, _tuned(view))
         headlines.append(finalists)
         if stage.look is not None and stage.look.difference > NEVER and finalists is not None:
             looks.append((stage.look, finalists.comparison))

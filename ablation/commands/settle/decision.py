@@ -29,6 +29,7 @@ from ablation.analyse.statistics.sequential import (
     chance_to_tell,
     median_unbiased,
 )
+from ablation.analyse.verdict.looks import Look
 from ablation.analyse.verdict.verdict import judge
 from ablation.analyse.view import study_view
 from ablation.commands.settle.design import SettleDesign
@@ -40,37 +41,6 @@ from ablation.tracking.run_folder import DONE_STATES
 FUTILE = 0.1
 """Below this chance that any later look decides, going on is advised against; it is not forbidden."""
 GO_ON = "go on"
-
-
-@dataclass(frozen=True)
-class Look:
-    """What one look said.
-
-    Attributes:
-        planned: pairs that the design has at this look.
-        pairs: of these, both runs finished.
-        difference: mean of the other loss - BCE, in the metric's units.
-        low, high: repeated confidence interval, which holds at all looks together.
-        se, df: standard error of the difference and its degrees of freedom.
-        p, p_limit: two-sided p and the nominal level below which it decides.
-        tost_p, tost_limit: likewise of equivalence.
-        verdict: better, worse, equivalent, inconclusive (last look only) or "go on".
-        note: what a reader has to know beside it, such as runs that diverged.
-    """
-
-    planned: int
-    pairs: int
-    difference: float
-    low: float
-    high: float
-    se: float
-    df: float
-    p: float
-    p_limit: float
-    tost_p: float
-    tost_limit: float
-    verdict: str
-    note: str
 
 
 @dataclass(frozen=True)

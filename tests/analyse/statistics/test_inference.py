@@ -1,4 +1,4 @@
-"""Interval, Holm, TOST and optimism on hand-worked numbers and planted truths."""
+"""Interval, Holm and TOST on hand-worked numbers and planted truths."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from statsmodels.stats.weightstats import ttost_paired
 
 from ablation.analyse.statistics.hypothesis_tests import holm, tost_p
 from ablation.analyse.statistics.intervals import ImagePart, difference_interval, image_part
-from ablation.analyse.statistics.optimism import of_choice
 from ablation.rng import generator
 
 
@@ -71,28 +70,6 @@ def test_the_parts_of_the_images_are_told_apart() -> None:
     assert found.se == pytest.approx(0.03, rel=0.02) and found.interaction_sd == pytest.approx(0.02, rel=0.02)
     alone = image_part(random.normal(0, 0.02, (20000, 6)), 10**6)
     assert alone.se < 0.002 and alone.interaction_sd == pytest.approx(0.02, rel=0.02)
-
-
-def test_optimism_of_equal_arms_is_what_theory_says() -> None:
-    """Best of 25 equal arms, SD .5, 5 seeds: E max = 1.965 x .5 / sqrt(5) = .44."""
-    values = []
-    for i in range(300):
-        random = generator(i, "equal")
-        values.append(of_choice(random.normal(0, 0.5, (5, 25)), np.zeros((5, 1)), random).value)
-    assert np.mean(values) == pytest.approx(0.44, abs=0.02)
-
-
-def test_optimism_of_a_clear_winner_is_none_and_of_two_choices_cancels() -> None:
-    random = generator(0, "clear")
-    arms = random.normal(0, 0.01, (6, 5)) + np.array([1, 0, 0, 0, 0])
-    assert of_choice(arms, np.zeros((6, 1)), random).value == pytest.approx(0, abs=1e-12)
-    both = [
-        of_choice(*generator(i, "both").normal(0, 1, (2, 6, 9)), generator(i, "splits")).value
-        for i in range(300)
-    ]
-    assert np.mean(both) == pytest.approx(0, abs=4 * np.std(both) / math.sqrt(300))
-    assert of_choice(arms[:, :1], np.zeros((6, 1)), random).value == 0
-    assert math.isnan(of_choice(arms[:1], np.zeros((1, 1)), random).value)
 
 
 @pytest.mark.parametrize("n", [6, 12])

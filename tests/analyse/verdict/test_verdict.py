@@ -14,34 +14,15 @@ import pandas as pd
 import pytest
 from helpers.planted import truths_of
 from helpers.synthetic import bce, focal, grid, run, study, with_state
+from helpers.verdicts import MARGIN, declared, pairs, say
 
 from ablation.analyse.detections.run_files import RunArtifacts
 from ablation.analyse.statistics.paired import DecisionContext, compare, decide
 from ablation.analyse.statistics.power import power_of_difference, power_of_equivalence
-from ablation.analyse.verdict.verdict import StudyVerdict, judge, judged, planned_comparison
+from ablation.analyse.verdict.verdict import judge, judged, planned_comparison
 from ablation.analyse.view import study_view
-from ablation.records import Declaration, RunRecord, StudyRecord
+from ablation.records import RunRecord, StudyRecord
 from ablation.rng import generator
-
-MARGIN = Declaration("val/AP", 0.01, 0.95)
-
-
-def say(record: StudyRecord, partial: bool = False, **more: Any) -> StudyVerdict:
-    view = study_view(record)
-    return judge(view, partial=partial, generator=generator(0, "verdict"), **more)
-
-
-def declared(record: StudyRecord, *declarations: Declaration) -> StudyRecord:
-    return dataclasses.replace(record, declared=declarations or (MARGIN,))
-
-
-def pairs(*differences: float) -> StudyRecord:
-    """A study of BCE and one focal arm with these paired differences."""
-    records = []
-    for seed, d in enumerate(differences):
-        base = 0.4 + 0.01 * seed
-        records += [run(bce(), seed, base), run(focal(0.5, 1), seed, base + d)]
-    return declared(StudyRecord("s", records))
 
 
 def test_no_verdict_where_the_plan_or_files_of_runs_cannot_be_found() -> None:
@@ -159,30 +140,6 @@ def test_an_arm_that_diverged_in_some_seed_cannot_be_better() -> None:
 def test_nothing_is_worse_than_a_baseline_that_diverged() -> None:
     record = with_state(declared(study([(bce(), 0.5), (focal(0.5, 1), 0.4)], range(6))), "bce", 2, "DIVERGED")
     assert say(record).arms[0].verdict == "inconclusive"
-
-
-def tuned(gain: float) -> tuple[str, dict[str, str]]:
-    return f"bce-gain={gain:g}", {"loss.name": "bce", "criterion.confidence_gain": str(gain)}
-
-
-def test_the_headline_is_against_the_best_tuned_bce() -> None:
-    arms = [
-        (bce(), 0.40),
-        (bce(4.0), 0.43),
-        (tuned(0.25), 0.46),
-        (focal(0.5, 1), 0.44),
-        (focal(0.5, 2), 0.42),
-    ]
-    result = say(declared(study(arms, range(6), sd_noise=0.002)))
-    assert result.headline is not None
-    assert (result.headline.focal, result.headline.bce) == (focal(0.5, 1)[0], "bce-gain=0.25")
-    assert result.headline.tuned == ("pos_weight", "gain") and "not tuned" not in result.sentence
-    assert result.headline.comparison.verdict == "worse" and result.recommended == "bce-gain=0.25"
-    assert result.headline.comparison.difference == pytest.approx(-0.02, abs=0.005)
-    assert "bce (gain=0.25)" in result.sentence and result.of(focal(0.5, 1)[0]).verdict == "better"  # type: ignore[union-attr]
-    assert result.family == 2, "BCE's own arms are no part of the family"
-    view = study_view(study(arms, range(2)))
-    assert view.baseline == "bce" and view.held.differences == () and "the gain of its term" in view.held_text
 
 
 def test_without_bce_or_with_nothing_else() -> None:

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from scipy import special
 
 from ablation.analyse.figures.shared import style
+from ablation.analyse.verdict.looks import Look
 
 SIDE_COLOURS = {"others": style.OKABE_ITO[0], "bce": style.BASELINE}
 
@@ -31,37 +32,17 @@ class ExploredArm:
     stays: bool
 
 
-@dataclass(frozen=True)
-class LookPoint:
-    """A look that was taken, with what its limits were.
+def differs_from(look: Look) -> float:
+    """The smallest |difference| that this look would have called better or worse."""
+    return look.high - look.difference
 
-    Attributes:
-        difference, low, high: paired difference and its repeated interval.
-        se, df: of the difference.
-        tost_limit: one-sided p below which it would have been equivalent.
-        said: its verdict.
-    """
 
-    pairs: int
-    difference: float
-    low: float
-    high: float
-    se: float
-    df: float
-    tost_limit: float
-    said: str
-
-    @property
-    def differs(self) -> float:
-        """The smallest |difference| that this look would have called better or worse."""
-        return self.high - self.difference
-
-    def within(self, margin: float) -> float:
-        """The largest |difference| that it would have called equivalent; NaN where none."""
-        if not self.se > 0:
-            return math.nan
-        limit = margin + self.se * float(special.stdtrit(self.df, self.tost_limit))
-        return limit if limit > 0 else math.nan
+def equal_within(look: Look, margin: float) -> float:
+    """The largest |difference| that this look would have called equivalent; NaN where none."""
+    if not look.se > 0:
+        return math.nan
+    limit = margin + look.se * float(special.stdtrit(look.df, look.tost_limit))
+    return limit if limit > 0 else math.nan
 
 
 def draw_exploration(arms: Sequence[ExploredArm], metric: str) -> matplotlib.figure.Figure:
@@ -95,7 +76,7 @@ def draw_exploration(arms: Sequence[ExploredArm], metric: str) -> matplotlib.fig
 
 
 def draw_looks(
-    looks: Sequence[LookPoint], declared: Sequence[int], margin: float, metric: str
+    looks: Sequence[Look], declared: Sequence[int], margin: float, metric: str
 ) -> matplotlib.figure.Figure:
     """The difference at each look, with the limits that end it as better, worse or equivalent."""
     figure = matplotlib.figure.Figure(figsize=(style.WIDTH_IN, 3.1), layout="constrained")
@@ -104,9 +85,9 @@ def draw_looks(
     ax.axhline(0, color=style.MUTED, linewidth=0.6)
     _draw_limits(ax, looks, margin)
     for look in looks:
-        ax.plot([look.pairs] * 2, [look.low, look.high], color=style.MUTED, linewidth=1.0, zorder=3)
+        ax.plot([look.planned] * 2, [look.low, look.high], color=style.MUTED, linewidth=1.0, zorder=3)
     ax.plot(
-        [look.pairs for look in looks],
+        [look.planned for look in looks],
         [look.difference for look in looks],
         "-o",
         color=style.BASELINE,
@@ -117,7 +98,7 @@ def draw_looks(
     )
     last = looks[-1]
     ax.annotate(
-        last.said, (last.pairs, last.difference), (7, 5), textcoords="offset points", fontsize=8,
+        last.verdict, (last.planned, last.difference), (7, 5), textcoords="offset points", fontsize=8,
         fontweight="bold", zorder=5,
     )  # fmt: skip
     ax.set_xticks(list(declared))
@@ -133,19 +114,19 @@ def draw_looks(
     return figure
 
 
-def _draw_limits(ax: Axes, looks: Sequence[LookPoint], margin: float) -> None:
+def _draw_limits(ax: Axes, looks: Sequence[Look], margin: float) -> None:
     """Triangles at the limits of better and worse, a bar between those of equivalent."""
-    pairs = [look.pairs for look in looks]
-    differs = [look.differs for look in looks]
+    pairs = [look.planned for look in looks]
+    differs = [differs_from(look) for look in looks]
     ax.plot(pairs, differs, "^", color=style.BETTER, markersize=5, label="better from here up")
     worse = [-limit for limit in differs]
     ax.plot(pairs, worse, "v", color=style.WORSE, markersize=5, label="worse from here down")
     label: str | None = "equivalent in here"
     for look in looks:
-        within = look.within(margin)
+        within = equal_within(look, margin)
         if math.isfinite(within):
             ax.plot(
-                [look.pairs] * 2, [-within, within], color=style.OKABE_ITO[2], linewidth=5, alpha=0.55,
+                [look.planned] * 2, [-within, within], color=style.OKABE_ITO[2], linewidth=5, alpha=0.55,
                 solid_capstyle="butt", zorder=2, label=label,
             )  # fmt: skip
             label = None

@@ -115,6 +115,7 @@ def test_out_of_memory_is_tried_again_alone_and_unchanged(faults: tuple[Path, st
 def test_nothing_is_left_running(faults: tuple[Path, str]) -> None:
     folder, _ = faults
     wait_until(lambda: not processes_in(folder), 10, str(processes_in(folder)))
+    assert processes_in(folder) == {}
 
 
 @pytest.mark.fault
