@@ -66,15 +66,14 @@ def headline(
     means = (common if len(common) else frame).mean()
     best, opponent = _best(focal, means), _best(bce, means)
     comparison = decided.get((best.arm, opponent.arm))
-    if comparison is None or len(focal) + len(bce) > 2:
-        numbers = comparison or terms.compare(best, opponent)
-        size = len(focal) if numbers.difference > 0 else len(bce)
-        paid = min(numbers.p_t * size, 1.0)  # NaN stays NaN
-        if comparison is not None:
-            paid = numbers.p_holm if numbers.difference > 0 else max(numbers.p_holm, paid)
-        numbers = replace(numbers, p_holm=paid, more_seeds=None, fresh=False, note="")
-        chosen = len(focal) + len(bce) > 2
-        comparison = terms.decide(numbers, best, opponent, family=size, chosen=chosen)
+    chosen = len(focal) + len(bce) > 2
+    if comparison is None or chosen:
+        comparison = _paid(comparison or terms.compare(best, opponent), comparison, (len(focal), len(bce)))
+        seeds = comparison.more_seeds, comparison.fresh
+        size = len(focal) if comparison.difference > 0 else len(bce)
+        comparison = terms.decide(comparison, best, opponent, family=size, chosen=chosen)
+        if comparison.more_seeds is not None and seeds[0] is not None:  # one number for one pair of arms
+            comparison = replace(comparison, more_seeds=seeds[0], fresh=seeds[1])
     return Headline(
         focal=best.arm,
         bce=opponent.arm,
@@ -83,6 +82,14 @@ def headline(
         arms=(len(focal), len(bce)),
         tuned=tuned,
     )
+
+
+def _paid(numbers: Comparison, decided: Comparison | None, arms: tuple[int, int]) -> Comparison:
+    """The comparison, its p_holm allowing for the choice from so many arms: (focal, BCE)."""
+    paid = min(numbers.p_t * (arms[0] if numbers.difference > 0 else arms[1]), 1.0)  # NaN stays NaN
+    if decided is not None:
+        paid = decided.p_holm if numbers.difference > 0 else max(decided.p_holm, paid)
+    return replace(numbers, p_holm=paid, note="")
 
 
 def _eligible(arms: list[ArmRuns]) -> list[ArmRuns]:

@@ -71,3 +71,16 @@ def test_the_choice_of_the_bce_is_paid_for_where_the_baseline_is_the_best_of_the
     assert of_three.comparison.p_t == of_one.comparison.p_t
     assert of_three.comparison.p_holm == pytest.approx(3 * of_three.comparison.p_t)
     assert of_three.comparison.verdict == "inconclusive"
+
+
+@pytest.mark.parametrize("seeds", [2, 4])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_the_number_of_seeds_is_the_one_of_the_arms_table(seeds: int, sign: int) -> None:
+    noise = [0.03, -0.02, 0.025, -0.03][:seeds]
+    values = [0.4 + sign * 0.011 + z for z in noise]
+    lower = [0.37 + sign * 0.011 + z for z in noise[::-1]]
+    verdict, main = judged(bce=(bce(), [0.4] * seeds), a=(focal(0.5, 1), values), b=(focal(0.5, 2), lower))
+    row = verdict.of(main.focal)
+    assert row is not None and main.bce == "bce" and row.more_seeds is not None
+    assert (main.comparison.more_seeds, main.comparison.fresh) == (row.more_seeds, row.fresh)
+    assert f"{row.more_seeds:,} " in verdict.sentence and row.fresh == (seeds >= 3)
