@@ -3,6 +3,9 @@
 torch's own batch norm sums the squares of a channel in plain float32 in this format, 1e-4 off for 4 images of
 416 px, and its Mish takes three exponentials. Both are written here with tensor operations on pieces that
 stay in the cache.
+
+The backward pass is torch's, whose sums over a channel stay in plain float32: gradients of weight and bias
+are 1e-5 off for 4 images of 416 px and 1e-4 for 16, against 1e-6 of torch in the other format.
 """
 
 from __future__ import annotations
@@ -105,9 +108,11 @@ def _update_running(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count:
     """As torch's batch norm does: with the unbiased variance, by norm.momentum."""
     assert norm.running_mean is not None and norm.running_var is not None and norm.momentum is not None
     assert norm.num_batches_tracked is not None
+    if count == 1:  # as torch's batch norm
+        raise ValueError("batch norm needs more than one value per channel: a larger batch or larger images")
     norm.num_batches_tracked.add_(1)
     norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), norm.momentum)
-    unbiased = variance * (count / max(count - 1, 1))
+    unbiased = variance * (count / (count - 1))
     norm.running_var.lerp_(unbiased.to(norm.running_var.dtype), norm.momentum)
 
 

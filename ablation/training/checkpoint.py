@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import torch
 
@@ -46,23 +46,26 @@ def save(folder: Path, epoch: int, state: dict[str, Any]) -> Path:
             accepts).
     """
     digest = hashlib.sha256()
-
-    def write(file: IO[bytes]) -> None:
-        output: Any = _HashedOutput(file, digest)
-        # In a thread: signals come to the main one, and their exceptions must not pass through torch.
-        with ThreadPoolExecutor(1, "checkpoint") as thread:
-            thread.submit(torch.save, state, output).result()
-        if output.error is not None:
-            raise output.error
-
     stem = f"checkpoint-{epoch:06d}"
-    path = write_atomic(folder / f"{stem}.pt", write, lambda: f"{stem}-{digest.hexdigest()[:16]}.pt")
+    path = write_atomic(
+        folder / f"{stem}.pt",
+        lambda file: _write(state, HashedOutput(file, digest)),
+        lambda: f"{stem}-{digest.hexdigest()[:16]}.pt",
+    )
     for old in checkpoints(folder)[KEEP:]:
         old.unlink(missing_ok=True)
     return path
 
 
-class _HashedOutput:
+def _write(state: Any, output: HashedOutput) -> None:
+    """torch.save with its errors, in a thread: the exception of a signal must not pass through its C++."""
+    with ThreadPoolExecutor(1, "checkpoint") as thread:
+        thread.submit(torch.save, state, cast(IO[bytes], output)).result()
+    if output.error is not None:
+        raise output.error
+
+
+class HashedOutput:
     """What torch.save writes to: a file, with the hash of what was written.
 
     torch writes from C++, which an exception may not pass through. It is kept, and what follows is dropped.
@@ -168,4 +171,5 @@ def _tensors(state: Any) -> Iterator[torch.Tensor]:
 def save_weights(path: Path, model: torch.nn.Module, classes: list[str]) -> None:
     """The finished network alone, without what only training needs."""
     state = {name: value.cpu() for name, value in model.state_dict().items()}
-    write_atomic(path, lambda file: torch.save({"model": state, "classes": classes}, file))
+    content = {"model": state, "classes": classes}
+    write_atomic(path, lambda file: _write(content, HashedOutput(file, hashlib.sha256())))

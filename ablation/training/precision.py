@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,8 +79,8 @@ class StepGuard:
     loss, or such a gradient at LEAST_SCALE; at a larger scale the step is left out and the scale halved.
 
     On a CPU the host decides at once. On a GPU it would have to wait for the device in each step: there the
-    optimizer is handed the flag and leaves the step out by itself, as it does with every step after one
-    that has diverged; the host reads the flag while the next step is computed.
+    optimizer is handed the flag and leaves the step out by itself; the host reads the flag before the
+    optimizer's next step, which the device has then long been computing.
 
     Args:
         optimizer: fused; its parameters are those whose gradients are unscaled.
@@ -96,10 +95,8 @@ class StepGuard:
     def __init__(self, optimizer: torch.optim.Optimizer, scale: LossScale | None, deferred: bool) -> None:
         self.optimizer, self.scale, self.deferred = optimizer, scale, deferred
         self.taken: Tensor | None = None
-        self._pending: deque[_Outcome] = deque()
-        self._diverged: Tensor | None = None
-        if deferred:
-            _allocate_momentum(optimizer)
+        self._pending: _Outcome | None = None
+        _allocate_momentum(optimizer)
 
     def backward(self, loss: Tensor) -> None:
         """Gradients of `loss`, in its own units whatever the scale."""
@@ -142,29 +139,28 @@ class StepGuard:
 
     def _deferred_step(self, finite: Tensor, loss: Tensor, norm: Tensor, epoch: int, index: int) -> None:
         self.finish()  # the step before: the device has long been busy with this one
-        hopeless = self._hopeless(finite, loss)
-        diverged = hopeless if self._diverged is None else self._diverged | hopeless
-        self.taken = finite & ~diverged
+        diverged = self._hopeless(finite, loss)
+        self.taken = finite
         if self.scale is not None:
             self.scale.update(finite)
-        self.optimizer.found_inf = (~self.taken).float()  # type: ignore[attr-defined]
+        self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
         self.optimizer.step()
-        self._diverged = diverged
-        self._pending.append(_sent(torch.stack([diverged.float(), loss, norm]), epoch, index))
+        self._pending = _sent(torch.stack([diverged.float(), loss, norm]), epoch, index)
 
     def finish(self) -> None:
-        """Read what the steps so far have come to.
+        """Read what the last step has come to, where the device has decided on it.
 
         Raises:
-            Diverged: the first of them that was not finite.
+            Diverged: it was not finite.
         """
-        while self._pending:
-            outcome = self._pending.popleft()
-            if outcome.copied is not None:
-                outcome.copied.synchronize()
-            diverged, loss, norm = outcome.values.tolist()
-            if diverged:
-                raise _diverged(outcome.epoch, outcome.index, loss, norm)
+        outcome, self._pending = self._pending, None
+        if outcome is None:
+            return
+        if outcome.copied is not None:
+            outcome.copied.synchronize()
+        diverged, loss, norm = outcome.values.tolist()
+        if diverged:
+            raise _diverged(outcome.epoch, outcome.index, loss, norm)
 
 
 def _sent(values: Tensor, epoch: int, index: int) -> _Outcome:
@@ -183,7 +179,11 @@ def _diverged(epoch: int, index: int, loss: float, norm: float) -> Diverged:
 
 
 def _allocate_momentum(optimizer: torch.optim.Optimizer) -> None:
-    """Give SGD its momentum at zero: torch leaves it uninitialised if the first step is left out."""
+    """Give SGD its momentum at zero, which leads to the same numbers as none.
+
+    torch leaves it uninitialised if the first step is left out, and its fused step refuses parameters of
+    which only some have one, as after the thaw of a frozen backbone.
+    """
     for group in optimizer.param_groups:
         if isinstance(optimizer, torch.optim.SGD) and group["momentum"] != 0:
             for parameter in group["params"]:

@@ -31,11 +31,13 @@ class RunningMeans:
         self._steps += 1
 
     def means(self) -> dict[str, float]:
-        """The mean of each value over the steps, and the share that was not taken where that was told."""
+        """The mean of each value over the steps taken, and the share of the others where that was told.
+
+        Where no step was taken there is no mean of anything.
+        """
         if self._sums is None:
             return {}
         taken = self._steps if self._taken is None else int(self._taken)
-        means = {
-            name: total / max(taken, 1) for name, total in zip(self._names, self._sums.tolist(), strict=True)
-        }
+        sums = zip(self._names, self._sums.tolist(), strict=True)
+        means = {name: total / taken for name, total in sums} if taken else {}
         return means if self._taken is None else means | {"skipped_steps": 1 - taken / self._steps}

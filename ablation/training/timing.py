@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 
+from torch import Tensor
+
 from ablation.data.dataset import Image, Split
 from ablation.training.evaluate import evaluate
 from ablation.training.run import Run
 
 WARM_UP = 2
 LEAST_STEPS, MOST_STEPS, ENOUGH_S = 3, 30, 10.0
-"""After the warm-up: steps until ENOUGH_S have passed, but at least and at most so many."""
+"""After the warm-up: steps until ENOUGH_S have passed, in multiples of the least number, up to the most."""
 
 
 def evaluated_image_s(run: Run) -> float:
@@ -26,21 +28,30 @@ def training_image_s(run: Run) -> float:
     train, loader = run.config.train, run.train_loader()
     run.model.freeze_backbone(train.freeze_backbone_epochs > 0)
     run.model.train()
-    done, began, last = 0, time.perf_counter(), 0.0
+    done, start = 0, time.perf_counter()
+    began = start
+    metrics: dict[str, Tensor] = {}
     with loader:
         for epoch in range(train.epochs):
             for index, batch in enumerate(loader.epoch(epoch)):
                 metrics = run.step(batch.to(run.device), epoch, index)
-                float(metrics["loss"].detach())  # waits for the device
                 done += 1
-                last = time.perf_counter()
-                if done == WARM_UP:
-                    began = last
                 steps = done - WARM_UP
-                if steps >= MOST_STEPS or (steps >= LEAST_STEPS and last - began > ENOUGH_S):
-                    return (last - began) / steps / train.batch_size
-    steps = max(1, done - WARM_UP) if done > WARM_UP else done
-    return (last - began) / steps / train.batch_size
+                if steps == 0:
+                    began = _now(metrics)
+                elif steps > 0 and steps % LEAST_STEPS == 0:
+                    seconds = _now(metrics) - began
+                    if steps >= MOST_STEPS or seconds > ENOUGH_S:
+                        return seconds / steps / train.batch_size
+    if done > WARM_UP:
+        return (_now(metrics) - began) / (done - WARM_UP) / train.batch_size
+    return (_now(metrics) - start) / done / train.batch_size
+
+
+def _now(metrics: dict[str, Tensor]) -> float:
+    """The time when the device has come to the end of this step; it is asked seldom, since asking waits."""
+    float(metrics["loss"].detach())
+    return time.perf_counter()
 
 
 class FirstImages(Split):

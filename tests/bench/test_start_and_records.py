@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
-import json
 import os
 import subprocess
 import sys
@@ -21,28 +20,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.bench import keep
 from helpers.command import TINY, ablation
 from helpers.process_server import ENVIRONMENT
 from helpers.store import run_folder, store_in
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from ablation.machine import describe
 from ablation.tracking.mirror import Mirror
 from ablation.training.checkpoint import save
 from ablation.training.evaluate import coco_metrics
 
 
-def keep(name: str, **numbers: float) -> None:
+def show(name: str, **numbers: float) -> None:
     """Print the numbers and add them to the file of results."""
     print(f"\n{name}: " + ", ".join(f"{key} {value:.3g}" for key, value in numbers.items()))
-    if not os.environ.get("BENCH_JSON"):
-        return
-    file = Path(os.environ["BENCH_JSON"])
-    content = json.loads(file.read_text()) if file.exists() else {}
-    content["machine"] = describe(torch.device("cpu"))
-    content.setdefault("records", {})[name] = numbers
-    file.write_text(json.dumps(content, indent=1) + "\n")
+    keep("records", name, numbers)
 
 
 def least(call: Callable[[], Any], times: int = 3) -> float:
@@ -77,7 +70,7 @@ def test_start(tmp_path: Path) -> None:
     seconds["whole tiny run"] = least(
         lambda: python(tmp_path, "-m", "ablation.cli", "train", f"seed={time.monotonic_ns() % 10**9}", *TINY)
     )
-    keep("start, s", **{"import torch": torch_s}, **seconds)
+    show("start, s", **{"import torch": torch_s}, **seconds)
     assert seconds["help"] < torch_s and seconds["status"] < torch_s
 
 
@@ -97,7 +90,7 @@ def test_logging_is_linear_in_the_epochs(tmp_path: Path) -> None:
         mirror.push()
         seconds.append(time.process_time() - started)
     early, late = float(np.median(seconds[50:150])), float(np.median(seconds[-100:]))
-    keep("push of an epoch, ms", **{"epoch 100": early * 1e3, "epoch 550": late * 1e3, "ratio": late / early})
+    show("push of an epoch, ms", **{"epoch 100": early * 1e3, "epoch 550": late * 1e3, "ratio": late / early})
     assert late < 1.5 * early
 
 
@@ -112,7 +105,7 @@ def test_a_checkpoint_against_the_bare_write(tmp_path: Path) -> None:
             os.fsync(file.fileno())
 
     seconds = {"torch.save and fsync": least(bare), "checkpoint": least(lambda: save(tmp_path, 1, state))}
-    keep("checkpoint of 256 MB, s", **seconds)
+    show("checkpoint of 256 MB, s", **seconds)
 
 
 @pytest.mark.bench
@@ -137,7 +130,7 @@ def test_ap_of_100_000_detections_against_pycocotools_alone() -> None:
         middle = time.process_time()
         coco_metrics(truth, results, names)
         ratios.append((time.process_time() - middle) / (middle - started))
-    keep("AP of 100,000 detections", **{"over pycocotools": float(np.median(ratios))})
+    show("AP of 100,000 detections", **{"over pycocotools": float(np.median(ratios))})
     assert float(np.median(ratios)) < 1.2
 
 

@@ -12,13 +12,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from helpers.bench import keep
 from helpers.step_child import CASES
-
-from ablation.machine import describe
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "tests" / "helpers"
@@ -91,17 +89,6 @@ def others(case: str) -> list[tuple[str, str, Path]]:
     return chosen
 
 
-def keep(case: str, results: dict[str, Any]) -> None:
-    """Add a case to the file of results."""
-    if not os.environ.get("BENCH_JSON"):
-        return
-    file = Path(os.environ["BENCH_JSON"])
-    content = json.loads(file.read_text()) if file.exists() else {}
-    content["machine"] = describe(torch.device("cpu"))
-    content.setdefault("steps", {})[case] = results
-    file.write_text(json.dumps(content, indent=1) + "\n")
-
-
 @pytest.mark.bench
 @pytest.mark.parametrize("case", list(MODELS))
 def test_training_steps(case: str) -> None:
@@ -127,5 +114,5 @@ def test_training_steps(case: str) -> None:
         this["share_of_peak"] = STEP_GFLOP_PER_IMAGE * images / this["wall_s"] / peak_gflops(threads)
         rows.append(f"  {this['share_of_peak']:.0%} of the speed of a bf16 matrix product")
     print("\n" + "\n".join(rows))
-    keep(case, {"threads": threads, "images": images} | results)
+    keep("steps", case, {"threads": threads, "images": images} | results)
     assert all(result["loss"] == result["loss"] for result in results.values())

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ablation.model import blocks
 from ablation.model.blocks import ConvBNAct
-from ablation.model.norm_act import batch_statistics, norm_act
+from ablation.model.norm_act import batch_statistics, convolved, norm_act
 
 SLOPES = [None, 0.1]
 
@@ -77,11 +78,40 @@ def test_outputs_gradients_and_running_statistics(
 
 
 @pytest.mark.parametrize("activation", ["mish", "leaky"])
-def test_gradients_of_a_block_by_finite_differences(activation: str) -> None:
+def test_gradients_of_a_block_by_finite_differences(activation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr(blocks, "norm_act", lambda *given: calls.append(1) or norm_act(*given))
     block = ConvBNAct(2, 3, 3, activation=activation).double()  # type: ignore[arg-type]
     x = numbers(2, 2, 4, 4, dtype=torch.float64).requires_grad_()
     assert block.conv(x).is_contiguous(memory_format=torch.channels_last)
-    assert torch.autograd.gradcheck(block, (x,))
+    assert torch.autograd.gradcheck(block, (x,)) and calls
+
+
+def test_few_numbers_are_convolved_in_the_other_format_to_the_same_result(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(64, 128, 3, padding=1).to(memory_format=torch.channels_last)
+    x, y = (numbers(2, 64, 2, 2).requires_grad_() for _ in range(2))
+    formats = []
+    monkeypatch.setattr(conv, "_conv_forward", lambda inputs, weight, bias: formats.append(
+        inputs.is_contiguous()) or F.conv2d(inputs, weight, bias, padding=1))  # fmt: skip
+    turned, plain = convolved(conv, x), F.conv2d(y, conv.weight, conv.bias, padding=1)
+    assert formats == [True] and turned.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(turned, plain)
+    turned.square().sum().backward()  # type: ignore[no-untyped-call]
+    gradients = x.grad, conv.weight.grad.clone()  # type: ignore[union-attr]
+    conv.zero_grad()
+    plain.square().sum().backward()  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(gradients, (y.grad, conv.weight.grad), rtol=1e-4, atol=1e-4)
+
+
+def test_one_value_per_channel_is_refused_as_torch_refuses_it() -> None:
+    for refuse in (lambda x, norm: norm_act(x, norm, 0.1), lambda x, norm: norm(x)):
+        with pytest.raises(
+            ValueError, match=r"more than (1|one) value per channel"
+        ):
+            refuse(numbers(1, 4, 1, 1), norm_of(4))
 
 
 @pytest.mark.parametrize("slope", SLOPES)

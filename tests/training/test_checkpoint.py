@@ -56,7 +56,7 @@ def test_a_full_disk_leaves_the_former_checkpoint(
 ) -> None:
     former = checkpoint.save(tmp_path, 1, state())
     written = 0
-    real = checkpoint._HashedOutput
+    real = checkpoint.HashedOutput
 
     class Small:
         def __init__(self, file: Any) -> None:
@@ -69,9 +69,12 @@ def test_a_full_disk_leaves_the_former_checkpoint(
                 raise OSError(errno.ENOSPC, "No space left on device")
             self.file.write(data)
 
-    monkeypatch.setattr(checkpoint, "_HashedOutput", lambda file, digest: real(Small(file), digest))
+    monkeypatch.setattr(checkpoint, "HashedOutput", lambda file, digest: real(Small(file), digest))
     with pytest.raises(NoRoom, match="make room"):
         checkpoint.save(tmp_path, 2, state(100_000))
+    written = 0
+    with pytest.raises(NoRoom, match="make room"):
+        checkpoint.save_weights(tmp_path / "weights.pt", torch.nn.Linear(300, 300), ["a"])
     assert [file.name for file in tmp_path.iterdir()] == [former.name]
 
 

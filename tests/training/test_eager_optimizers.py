@@ -21,6 +21,8 @@ optimizer.zero_grad()
 weight.square().sum().backward()
 optimizer.step()
 optimizer.load_state_dict(optimizer.state_dict())
+step = {{"SGD": 0.2, "AdamW": 0.1 + 0.1 * 0.01}}["{name}"]  # lr x gradient of 2; lr x (1 + weight decay)
+assert torch.allclose(weight, torch.full((3,), 1 - step)), weight
 sys.exit(" ".join(name for name in sys.modules if name in ("torch._dynamo", "sympy")) or 0)
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,17 +13,20 @@ from helpers.command import TINY, ablation, metrics, run_folders
 from torch import Tensor, nn
 
 from ablation import machine
+from ablation.commands.doctor.training import small_run
 from ablation.config import OptimConfig
+from ablation.data.loader import Batch
 from ablation.errors import Diverged
 from ablation.losses.focal import Focal
 from ablation.model.head import cell_grid
 from ablation.model.yolov4_tiny import YOLOv4Tiny
 from ablation.objective.assigner import Assigner, AssignerConfig
-from ablation.objective.criterion import Criterion, CriterionConfig
+from ablation.objective.criterion import Criterion, CriterionConfig, LossParts
 from ablation.training import checkpoint, precision
 from ablation.training.moving_average import MovingAverage
 from ablation.training.optim import build_optimizer, gradient_norm
 from ablation.training.precision import LEAST_SCALE, LossScale, StepGuard
+from ablation.training.run import Run
 from ablation.training.running_means import RunningMeans
 
 CPU = torch.device("cpu")
@@ -170,6 +174,99 @@ def test_steps_left_out_are_in_no_mean() -> None:
     for value, taken in ((1.0, True), (float("inf"), False), (3.0, True), (float("nan"), False)):
         means.add({"loss": torch.tensor(value)}, torch.tensor(taken))
     assert means.means() == {"loss": 2.0, "skipped_steps": 0.5}
+
+
+def test_an_epoch_without_a_step_has_no_mean() -> None:
+    means = RunningMeans()
+    means.add({"loss": torch.tensor(float("inf"))}, torch.tensor(False))
+    assert means.means() == {"skipped_steps": 1.0}
+
+
+@pytest.fixture
+def deferred_run(tmp_path: Path) -> Iterator[Run]:
+    """A run as on a GPU: what becomes of a step is decided by the device."""
+    with small_run([*TINY, "train.epochs=1", "train.ema_decay=0.9"], "cpu", tmp_path) as run:
+        run.prepare()
+        run.guard = StepGuard(run.optimizer, None, deferred=True)
+        yield run
+
+
+def spoil(run: Run, at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loss of this step is NaN."""
+    real, steps = run.loss, iter(range(1000))
+
+    def loss(batch: Batch) -> LossParts:
+        parts = real(batch)
+        return parts._replace(total=parts.total * float("nan")) if next(steps) == at else parts
+
+    monkeypatch.setattr(run, "loss", loss)
+
+
+def test_a_run_reads_its_last_step_at_the_end_of_the_epoch(
+    deferred_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = deferred_run
+    spoil(run, run.steps_per_epoch - 1, monkeypatch)
+    with run.train_loader() as loader, pytest.raises(Diverged, match=f"step {run.steps_per_epoch}: loss nan"):
+        run.epoch(loader, 0)
+
+
+def test_nothing_of_a_step_that_was_left_out_enters_the_average(
+    deferred_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = deferred_run
+    assert run.average is not None
+    spoil(run, 1, monkeypatch)
+    with run.train_loader() as loader:
+        batches = loader.epoch(0)
+        run.step(next(batches), 0, 0)
+        before = {name: value.clone() for name, value in run.average.state_dict().items()}
+        run.step(next(batches), 0, 1)
+    after = run.average.state_dict()
+    assert run.guard.taken is not None and not run.guard.taken
+    statistics = {name: value for name, value in before.items() if "running" in name}
+    assert statistics and same(statistics, after)
+
+
+def test_a_loaded_average_counts_on_the_host() -> None:
+    """Asking the device at every step would be waiting for it at every step."""
+    trial = Trial(OPTIMIZERS[0], deferred=True)
+    trial.step(0)
+    average = MovingAverage(trial.model, 0.9)
+    average.load_state_dict(trial.average.state_dict())
+    average.update_parameters(trial.model)
+    average.n_averaged.fill_(1000)  # what the device says is not asked again
+    trial.average.update_parameters(trial.model)
+    before = copy.deepcopy(average.state_dict())
+    trial.step(1)
+    average.update_parameters(trial.model)
+    trial.guard.finish()
+    moved = [name for name, value in average.state_dict().items() if not torch.equal(value, before[name])]
+    assert moved and same(
+        {name: value for name, value in trial.average.state_dict().items() if name.startswith("module.")},
+        average.state_dict(),
+    )
+
+
+def test_sgd_goes_on_when_a_frozen_backbone_thaws(tmp_path: Path) -> None:
+    """torch's fused SGD refuses parameters of which only some have a momentum."""
+    settings = ["optim=sgd", "train.freeze_backbone_epochs=1", "train.epochs=2", "tracking=none"]
+    ablation(tmp_path, "train", *TINY, *settings)
+    (run,) = run_folders(tmp_path)
+    assert (run / "DONE").read_text() == "FINISHED\n"
+
+
+@pytest.mark.parametrize(
+    ("deterministic", "fixed", "timed"), [(True, True, False), (False, True, True), (False, False, False)]
+)
+def test_kernels_are_timed_only_where_sizes_repeat_and_bits_need_not(
+    deterministic: bool, fixed: bool, timed: bool
+) -> None:
+    machine.set_up_torch(None, deterministic, fixed)
+    try:
+        assert torch.backends.cudnn.benchmark == timed and not torch.backends.cudnn.allow_tf32
+    finally:
+        machine.set_up_torch(None, True)
 
 
 def test_a_step_on_a_gpu_asks_the_device_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

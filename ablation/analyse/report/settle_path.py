@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ablation.analyse.verdict.looks import Look
+from ablation.analyse.verdict.look_outcome import Look
 from ablation.errors import StoreError, one_line
 from ablation.tracking.study_folder import study_folder
 

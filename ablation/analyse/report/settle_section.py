@@ -20,7 +20,7 @@ from ablation.analyse.report.drawn_figures import write_pictures
 from ablation.analyse.report.formats import Table
 from ablation.analyse.report.html import PathPart, picture
 from ablation.analyse.report.settle_path import SIDES, SettlePath
-from ablation.analyse.verdict.looks import Look
+from ablation.analyse.verdict.look_outcome import Look
 
 BECAME = "what became of it"
 EXPLORED, LOOKED = "settle_exploration", "settle_looks"

@@ -29,7 +29,7 @@ from ablation.analyse.statistics.sequential import (
     chance_to_tell,
     median_unbiased,
 )
-from ablation.analyse.verdict.looks import Look
+from ablation.analyse.verdict.look_outcome import Look
 from ablation.analyse.verdict.verdict import judge
 from ablation.analyse.view import study_view
 from ablation.commands.settle.design import SettleDesign

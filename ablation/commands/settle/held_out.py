@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ablation.analyse.detections.run_files import RunArtifacts
-from ablation.analyse.verdict.looks import Look
+from ablation.analyse.verdict.look_outcome import Look
 from ablation.analyse.verdict.verdict import planned_comparison
 from ablation.analyse.view import study_view
 from ablation.commands.confirm.held_out import evaluate_on_test

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from ablation.analyse.statistics.paired import BETTER, EQUIVALENT, WORSE
-from ablation.analyse.verdict.looks import Look
+from ablation.analyse.verdict.look_outcome import Look
 from ablation.commands.settle.decision import FUTILE, GO_ON
 from ablation.commands.settle.exploration import BCE, OTHERS
 from ablation.commands.settle.state import Settled

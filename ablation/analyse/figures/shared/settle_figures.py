@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from scipy import special
 
 from ablation.analyse.figures.shared import style
-from ablation.analyse.verdict.looks import Look
+from ablation.analyse.verdict.look_outcome import Look
 
 SIDE_COLOURS = {"others": style.OKABE_ITO[0], "bce": style.BASELINE}
 
