@@ -108,9 +108,7 @@ def test_few_numbers_are_convolved_in_the_other_format_to_the_same_result(
 
 def test_one_value_per_channel_is_refused_as_torch_refuses_it() -> None:
     for refuse in (lambda x, norm: norm_act(x, norm, 0.1), lambda x, norm: norm(x)):
-        with pytest.raises(
-            ValueError, match=r"more than (1|one) value per channel"
-        ):
+        with pytest.raises(ValueError, match=r"more than (1|one) value per channel"):
             refuse(numbers(1, 4, 1, 1), norm_of(4))
 
 
