@@ -33,6 +33,10 @@ class NoRoom(StoreError):
     """The disk is full. What was there before still is, and the run can go on once there is room."""
 
 
+class OutOfMemory(AblationError):
+    """A run's helper or command failed for want of memory, as it says itself."""
+
+
 class Diverged(AblationError):
     """The loss or a gradient became non-finite. A result of the study, not a fault of the program."""
 

@@ -187,6 +187,8 @@ class StudyData:
     def __str__(self) -> str:
         """For messages: data.root=DIR (24 train and 8 val images, fingerprint 1a2b3c4d)."""
         counts = f"{self.train_images} train and {self.val_images} val images, "
+        if not self.train_images:  # of an own trainer, which alone reads them
+            counts = f"{self.val_images} val images, "
         known = counts if self.train_images + self.val_images else ""
         return f"{self.source} ({known}fingerprint {self.fingerprint[:8]})"
 

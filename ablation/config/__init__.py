@@ -10,6 +10,7 @@ from ablation.config.schema import (
     TrackingConfig,
     TrainConfig,
 )
+from ablation.config.trainer import TrainerConfig
 from ablation.config.typed import register, typed, typed_group
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "RunConfig",
     "TrackingConfig",
     "TrainConfig",
+    "TrainerConfig",
     "arm_name",
     "flat",
     "plain",

@@ -14,6 +14,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from ablation.config.trainer import TrainerConfig
 from ablation.data.augment import AugmentConfig
 from ablation.data.dataset import DataSource
 from ablation.errors import require
@@ -276,6 +277,7 @@ class RunConfig:
     Attributes:
         study: the question this run belongs to; MLflow's experiment.
         arm: the configuration without its seed, as a label; null: made from the loss.
+        trainer: who trains; runs of a command have keys of another kind, see identity.command_key.
         seed: everything random derives from it.
         analysis: of the whole study; cannot change a run.
         retry: of a study: failed: runs that failed before are redone; null: they are left alone.
@@ -294,6 +296,7 @@ class RunConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig, metadata=NOT_IDENTITY)
     seed: int = 0
     tracking: TrackingConfig = field(default_factory=TrackingConfig, metadata=NOT_IDENTITY)
     analysis: AnalysisConfig = field(default_factory=AnalysisConfig, metadata=NOT_IDENTITY)

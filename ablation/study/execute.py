@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -21,14 +22,16 @@ from ablation.files import canonical_json, exclusive_lock, remove_temporaries, s
 from ablation.machine import code_version, resolve_device, resolve_precision, set_up_torch
 from ablation.model.anchors import resolve_anchors
 from ablation.records import Declaration, PlannedRun, StudyData
-from ablation.study.identity import run_key
+from ablation.study.identity import command_key, run_key
 from ablation.study.interrupts import Interrupts
 from ablation.study.plan_file import extend_plan, plan_file, source_text
 from ablation.tracking.experiment import publish_plan
 from ablation.tracking.mirror import Mirror
 from ablation.tracking.run_folder import DONE_STATES, RunFolder
 from ablation.tracking.store import Store
-from ablation.tracking.study_folder import read_plan
+from ablation.tracking.study_folder import read_plan, run_log
+from ablation.training.command.run import CommandRun
+from ablation.training.command.trainer import CommandTrainer
 from ablation.training.run import Run
 
 log = logging.getLogger(__name__)
@@ -43,13 +46,15 @@ class Prepared:
 
     Attributes:
         config: typed, precision and arm resolved.
-        data: the opened data set.
+        data: the opened data set; of a command's run, what is known of it.
+        command: what trains the run; None: this project's own training.
     """
 
     config: RunConfig
     data: DetectionData
     key: str
     overrides: tuple[str, ...]
+    command: CommandTrainer | None = None
 
     @property
     def folder(self) -> RunFolder:
@@ -62,14 +67,25 @@ class Prepared:
         """This run as an entry of the study's plan, with the command that makes it from the start."""
         of_the_run = [text for text in self.overrides if not text.startswith(_OF_THE_LAUNCH)]
         command = shlex.join(["ablation", "train", *of_the_run])
-        return PlannedRun(str(self.config.arm), self.config.seed, self.key, command, _params(self.config))
+        return PlannedRun(str(self.config.arm), self.config.seed, self.key, command, self.params)
+
+    @property
+    def params(self) -> dict[str, str]:
+        """Its settings on one level, as the texts that MLflow shows."""
+        return _params(self.config) if self.command is None else self.command.params()
+
+    @property
+    def data_settings(self) -> dict[str, Any]:
+        """What names its data set."""
+        if self.command is not None:
+            return {"name": self.data.name, "read_by": "trainer"}
+        return {"name": self.data.name} | dict(json.loads(canonical_json(plain(self.config.data))))
 
     @property
     def study_data(self) -> StudyData:
         """The run's data set as the study's plan names it."""
-        settings = {"name": self.data.name} | plain(self.config.data)
         counts = len(self.data.train), len(self.data.val)
-        return StudyData(self.data.fingerprint(), source_text(settings), *counts)
+        return StudyData(self.data.fingerprint(), source_text(self.data_settings), *counts)
 
     @property
     def label(self) -> str:
@@ -104,6 +120,8 @@ def prepare(composed: DictConfig, overrides: list[str]) -> Prepared:
         UsageError, DataError: one line each.
     """
     config = typed(composed)
+    if config.trainer.is_command:
+        return _prepared_command(replace(config, arm=config.arm or arm_name(config)), overrides)
     device = resolve_device(config.train.device)
     train = replace(config.train, precision=resolve_precision(config.train.precision, device))
     config = replace(config, train=train, arm=config.arm or arm_name(config))
@@ -112,6 +130,13 @@ def prepare(composed: DictConfig, overrides: list[str]) -> Prepared:
     batches_per_epoch(data.train, train.batch_size)  # refuses fewer images than a batch
     key = run_key(config, data.fingerprint(), _weights_digest(config.model.weights))
     return Prepared(config, data, key, tuple(overrides))
+
+
+def _prepared_command(config: RunConfig, overrides: list[str]) -> Prepared:
+    command = CommandTrainer.of(config)
+    data = command.data()
+    key = command_key(command.identity(), data.fingerprint())
+    return Prepared(config, data, key, tuple(overrides), command)
 
 
 def _weights_digest(path: str | None) -> str | None:
@@ -197,11 +222,14 @@ def execute(
     store: Store | None,
     progress: Progress | None = None,
     stop_reason: Callable[[], str] = lambda: "",
+    output: Path | None = None,
 ) -> str:
     """Train a prepared run, or go on with it, unless it is done.
 
     Args:
         stop_reason: asked once the run has been interrupted; "" where the reason is not known.
+        output: the log of this process, to which a command's output goes too; None: it has none, and the
+            run's usual log gets that.
 
     Returns:
         The final state: FINISHED, DIVERGED or STOPPED.
@@ -222,30 +250,36 @@ def execute(
                 folder.set_state(folder.state, folder.reason)
             mirror.finish(folder.artifacts())
             return folder.state
-        _require_data_of_plan(run)
+        _require_plan(run)
         _describe(run)
         interrupts = Interrupts()
         with interrupts:
             try:
-                _train(run, mirror, interrupts, progress, stop_reason)
+                _train(run, mirror, interrupts, progress, stop_reason, output)
             finally:
                 mirror.finish(folder.artifacts())
             interrupts.raise_late()
         return folder.state
 
 
-def _require_data_of_plan(run: Prepared) -> None:
-    """Refuse data that changed between the launch and this run's start, in a study of many hours.
+def _require_plan(run: Prepared) -> None:
+    """Refuse data or code that changed between the launch and this run's start, in a study of many hours.
 
     Raises:
-        AblationError: the study's plan names other data.
+        AblationError: the study's plan names other data, or a command's run with another key.
     """
     config = run.config
-    planned = read_plan(plan_file(Path(config.out), config.study)).data
-    if planned is not None and planned.fingerprint != run.study_data.fingerprint:
+    plan = read_plan(plan_file(Path(config.out), config.study))
+    if plan.data is not None and plan.data.fingerprint != run.study_data.fingerprint:
         raise AblationError(
-            f"{run.label}: the data changed after the study was launched: it has {planned}, now there are "
+            f"{run.label}: the data changed after the study was launched: it has {plan.data}, now there are "
             f"{run.study_data}; put the former data back, then launch the same command again"
+        )
+    keys = {entry.key for entry in plan.runs if (entry.arm, entry.seed) == (config.arm, config.seed)}
+    if run.command is not None and keys and run.key not in keys:
+        raise AblationError(
+            f"{run.label}: the trainer in {run.command.folder} changed after the study was launched; put it "
+            "back to go on, or launch the same command again to train every run with what is there now"
         )
 
 
@@ -255,6 +289,7 @@ def _train(
     interrupts: Interrupts,
     progress: Progress | None,
     stop_reason: Callable[[], str],
+    output: Path | None,
 ) -> None:
     """Fit the network; however it ends, the run's state says so."""
     folder = run.folder
@@ -270,9 +305,7 @@ def _train(
             folder.set_state("RUNNING")
             with interrupts.held():
                 mirror.start()
-            train = run.config.train
-            set_up_torch(train.threads, train.deterministic, fixed_size=train.multi_scale is None)
-            state = Run(run.config, run.data, folder, after_epoch).fit()
+            state = _fit(run, after_epoch, output)
         interrupts.end()
         folder.set_state(state)
     except Diverged as error:
@@ -293,9 +326,27 @@ def _train(
         raise
 
 
+def _fit(run: Prepared, after_epoch: Callable[[int, dict[str, float]], None], output: Path | None) -> str:
+    """Train to the end; returns the state."""
+    config, folder = run.config, run.folder
+    if run.command is None:
+        train = config.train
+        set_up_torch(train.threads, train.deterministic, fixed_size=train.multi_scale is None)
+        return Run(config, run.data, folder, after_epoch).fit()
+    log_file = output or run_log(Path(config.out), config.study, str(config.arm), config.seed)
+    try:
+        return CommandRun(run.command, folder, log_file, after_epoch).fit()
+    except Diverged:
+        raise
+    except AblationError as error:
+        if output is None:  # else the launcher names it
+            error.args = (f"{error} (log: {log_file})",)
+        raise
+
+
 def _params(config: RunConfig) -> dict[str, str]:
     """The typed configuration on one level, as the texts that MLflow shows."""
-    of_the_study = ("arms", "seeds", "out", "tracking", "analysis", "retry", "replace", "halving")
+    of_the_study = ("arms", "seeds", "out", "tracking", "trainer", "analysis", "retry", "replace", "halving")
     settings = {k: v for k, v in plain(config).items() if k not in of_the_study}
     params = {key: str(value) for key, value in flat(settings).items()}
     del params["train.stop_after"]  # MLflow cannot change a parameter, and a run's next stage changes this
@@ -330,9 +381,13 @@ def _describe(run: Prepared) -> None:
             "key": run.key,
             "fingerprint": data.fingerprint(),
             "command": run.planned.command,
-            "code": code_version(),
-            "data": {"name": data.name} | json.loads(canonical_json(plain(config.data))),
+            "code": code_version() | _code_of(run.command),
+            "data": run.data_settings,
             "data_profile": profile,
-            "params": _params(config),
+            "params": run.params,
         },
     )
+
+
+def _code_of(command: CommandTrainer | None) -> dict[str, str]:
+    return {} if command is None else {f"trainer_{name}": value for name, value in command.code.items()}

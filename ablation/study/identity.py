@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ablation import __version__
 from ablation.config import RunConfig, plain
 from ablation.files import canonical_json, sha256_text
@@ -22,7 +24,20 @@ def run_key(config: RunConfig, fingerprint: str, weights: str | None = None) -> 
     """
     assert config.train.precision != "auto" and config.model.anchors != "auto"
     identity = plain(config, identity=True)
-    version = ".".join(__version__.split(".")[:2])
     return sha256_text(
-        canonical_json({"config": identity, "data": fingerprint, "weights": weights, "version": version})
+        canonical_json({"config": identity, "data": fingerprint, "weights": weights, "version": _version()})
     )
+
+
+def command_key(identity: dict[str, Any], fingerprint: str) -> str:
+    """The same of a run that a command trains: of what the command can depend on, and of nothing else.
+
+    Args:
+        identity: see CommandTrainer.identity.
+        fingerprint: of the data that the study names.
+    """
+    return sha256_text(canonical_json({"command": identity, "data": fingerprint, "version": _version()}))
+
+
+def _version() -> str:
+    return ".".join(__version__.split(".")[:2])

@@ -141,7 +141,7 @@ def planned_run_status(
     try:
         status = run_status(folder)
         lines = folder.metrics()
-        state = folder.read_json("state.json")
+        state, own = folder.read_json("state.json"), folder.read_json("checkpoint.json")
     except (StoreError, OSError) as error:
         return dataclasses.replace(unstarted, status="failed", note=one_line(error, 300))
     resumes = folder.checkpoint_epoch
@@ -163,12 +163,17 @@ def planned_run_status(
         value=values[-1] if values else None,
         images_per_s=lines[-1]["metrics"].get("time/images_per_s") if lines else None,
         left_s=left,
-        note=_note(status, resumes, epochs, state),
+        note=_note(status, resumes, epochs, state, str(own.get("file", ""))),
         host=str(state.get("host", "")),
     )
 
 
-def _note(status: str, resumes: int, epochs: int, state: dict[str, Any]) -> str:
+def _note(status: str, resumes: int, epochs: int, state: dict[str, Any], checkpoint: str) -> str:
+    """Why a run is as it is.
+
+    Args:
+        checkpoint: of a command: the file from which it goes on by itself; "" where there is none.
+    """
     reason = one_line(state.get("reason", ""), 300)
     if status == "interrupted":
         on = (
@@ -176,6 +181,8 @@ def _note(status: str, resumes: int, epochs: int, state: dict[str, Any]) -> str:
             if resumes
             else "starts again: it had no checkpoint yet"
         )
+        if checkpoint:
+            on = f"its trainer goes on from {checkpoint}"
         if state.get("state") == "RUNNING":
             reason = "its process is gone"
         elif state.get("state") == "STOPPED":

@@ -23,6 +23,7 @@ from ablation.study.execute import Prepared, announce, prepare, store_of
 from ablation.study.expand import Job, expand, override_text
 from ablation.study.halving import check_rungs, prune
 from ablation.study.run_status import run_status
+from ablation.study.same_command import refuse_same_command
 from ablation.tracking.mirror import Mirror
 from ablation.tracking.run_folder import DONE_STATES
 
@@ -99,6 +100,7 @@ class StudySweeper(Sweeper):
         for job in jobs:
             for seed in seeds:
                 run = self._prepare(list(fixed.values()), job, seed, jobs)
+                refuse_same_command(run, runs.values())
                 runs.setdefault(run.key, run)
         self._check_labels(list(runs.values()))
         return list(runs.values())

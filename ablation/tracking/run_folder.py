@@ -4,6 +4,8 @@ config.yaml      the typed, resolved configuration
 run.json         study, arm, seed, key, fingerprint, code version, command
 metrics.jsonl    one fsynced line an epoch: {"epoch", "time_ms", "metrics"}
 checkpoint-*.pt  see checkpoint.py
+checkpoint.json  of a run that a command trains: {"epoch"}, up to which no resuming repeats anything
+trainer/         of a run that a command trains: that command's own files
 notes.json       facts found while training (batch digests, gain, machine)
 diagnostics/     what the run found out about its loss, see ablation/diagnostics
 batch.png        images of the first training batch, as the network sees them, with their boxes
@@ -34,6 +36,9 @@ from ablation.tracking.study_folder import study_folder
 DONE_STATES = ("FINISHED", "DIVERGED")
 
 REDO = "delete the run's folder and launch the study again"
+
+OWN_FOLDER = "trainer"
+"""What a command that trains a run writes to."""
 
 BEAT_S = 10.0
 SILENT_S = 60.0
@@ -201,7 +206,8 @@ class RunFolder:
     def checkpoint_epoch(self) -> int:
         """The number of finished epochs that the newest checkpoint holds; 0: there is none."""
         names = (path.name for path in self.path.glob("checkpoint-*-*.pt"))
-        return max((int(name.split("-")[1]) for name in names), default=0)
+        own = self.read_json("checkpoint.json").get("epoch", 0)
+        return max((int(name.split("-")[1]) for name in names), default=own if type(own) is int else 0)
 
     def truncate_metrics(self, epoch: int) -> None:
         """Drop what lies beyond `epoch`: those epochs are about to be trained again."""

@@ -28,6 +28,11 @@ def study_folder(out: Path, study: str) -> Path:
     return folder
 
 
+def run_log(out: Path, study: str, arm: str, seed: int) -> Path:
+    """What a run's process on this machine writes to."""
+    return study_folder(out, study) / "logs" / f"{safe_name(arm)}-seed{seed}.log"
+
+
 def studies_in(folder: Path) -> list[str]:
     """The studies whose runs lie in a folder, as they say themselves; 0.1.0 could put two into one."""
     return sorted({name for path in folder.glob("*/*/run.json") if (name := _study_of(path))})

@@ -16,7 +16,7 @@ from ablation.config import RunConfig, typed
 from ablation.errors import StoreError, UsageError, one_line
 from ablation.model.base import Detector
 from ablation.model.weights import COUNTER, why_not_plain
-from ablation.tracking.run_folder import RunFolder
+from ablation.tracking.run_folder import OWN_FOLDER, RunFolder
 from ablation.tracking.store import Store
 from ablation.tracking.study_record import find_folders
 from ablation.yaml_files import checked_text
@@ -79,13 +79,18 @@ def load_run(folder: RunFolder) -> TrainedRun:
         UsageError: the run has no weights (yet).
         StoreError: a file of the folder is damaged, or does not belong to the others.
     """
+    if folder.file(OWN_FOLDER).is_dir():
+        raise UsageError(
+            f"{folder.path}: a trainer of your own made this run; its weights are in {OWN_FOLDER}/, and only "
+            "that trainer can load them"
+        )
     path = folder.file("weights.pt")
     if not path.is_file():
         why = f" ({folder.reason})" if folder.reason else ""
         raise UsageError(
             f"{folder.path}: the run is {folder.state}{why} and has no weights.pt; it is written at the end"
         )
-    config = _config(folder.file("config.yaml"))
+    config = config_of(folder)
     state, classes = _state(path)
     network = config.model.build(len(classes), config.train.size_px, config.seed)
     for name, value in network.state_dict().items():
@@ -101,7 +106,13 @@ def load_run(folder: RunFolder) -> TrainedRun:
     return TrainedRun(folder, config, classes, network.eval())
 
 
-def _config(path: Path) -> RunConfig:
+def config_of(folder: RunFolder) -> RunConfig:
+    """A run's configuration.
+
+    Raises:
+        StoreError: config.yaml is missing or damaged.
+    """
+    path = folder.file("config.yaml")
     try:
         content = OmegaConf.create(checked_text(path, StoreError))
     except (OSError, yaml.YAMLError, OmegaConfBaseException) as error:

@@ -10,7 +10,7 @@ from typing import Any
 from helpers.fuzz import Reader, Result
 from helpers.mutations import Damage
 
-from ablation.commands.imports.coco import read_ground_truth, read_results
+from ablation.data.coco_files import read_ground_truth, read_results
 
 Fuzz = Callable[[Reader, int], Result]
 Value = tuple[dict[str, Any], list[dict[str, Any]]]

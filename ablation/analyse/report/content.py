@@ -55,7 +55,7 @@ def build(
         facts=_facts(view, verdict),
         answer=_answer(view, verdict),
         snippets=_snippets(view, verdict, artifacts),
-        use_text=_use_text(verdict),
+        use_text=_use_text(view, verdict),
         arms=replace(arms, marked=recommended),
         arm_notes=list(markdown.notes(view, verdict)),
         path=path.parts,
@@ -179,15 +179,24 @@ def _snippet(view: StudyView, arm: str, title: str, artifacts: RunArtifacts) -> 
     return Snippet(heading + ":", "\n".join(lines))
 
 
-def _use_text(verdict: StudyVerdict) -> str:
+def _use_text(view: StudyView, verdict: StudyVerdict) -> str:
     """What to do with the lines."""
+    if view.held.command:
+        usage = (
+            "The first line goes into a sweep's file as an arm; score= is for your own detector. A loss "
+            "moves its scores, so a threshold tuned for one arm does not fit another."
+        )
+        return usage if verdict.recommended else f"{_NO_ARM} {usage}"
     usage = (
         "The first line goes after ablation train, or into a sweep's file as an arm; score= goes to ablation "
         "predict. A loss moves its scores, so a threshold tuned for one arm does not fit another."
     )
     if verdict.recommended:
         return usage
-    return f"This study recommends no arm; these are the two that it compared. {usage}"
+    return f"{_NO_ARM} {usage}"
+
+
+_NO_ARM = "This study recommends no arm; these are the two that it compared."
 
 
 def _held_notes(view: StudyView, artifacts: RunArtifacts) -> list[str]:

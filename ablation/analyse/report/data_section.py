@@ -56,7 +56,9 @@ def data_section(view: StudyView, artifacts: RunArtifacts, checks: Path | None =
         )
         parts[0] = replace(parts[0], notes=(warning, *parts[0].notes))
     elif len(descriptions) > 1:
-        same = f"All {len(descriptions)} runs were trained on exactly these images and boxes"
+        own = view.held.command
+        what = "with exactly these files" if own else "on exactly these images and boxes"
+        same = f"All {len(descriptions)} runs were trained {what}"
         parts.append(Part(notes=(f"{same}; {_who_read_test(view)}.",)))
     return parts
 
@@ -94,17 +96,30 @@ def _profile(title: str, run: Mapping[str, Any], test: tuple[int, int] | None, c
     ]
     classes = [str(name) for name in profile.get("classes", [])]
     count = f"{len(classes)} {'class' if len(classes) == 1 else 'classes'}"
+    if run.get("data", {}).get("read_by") == "trainer":
+        known = f"{count}{': ' * bool(classes)}{', '.join(classes)}"
+        notes = [
+            f"Read by the study's own trainer. The study names {run['data']['name']}, with {known}. "
+            f"Fingerprint of the files that it names: {run['fingerprint'][:16]}."
+        ]
+    else:
+        notes = _notes(run, f"{count}: {', '.join(classes)}", checked)
+    table = Table.of(["split", "images", "boxes", "boxes per image"], rows) if rows else None
+    return Part(title, table, tuple(notes))
+
+
+def _notes(run: Mapping[str, Any], classes: str, checked: bool) -> list[str]:
+    faults = run.get("data_profile", {}).get("faults", 0)
     notes = [
-        f"Read as {run.get('data', {}).get('name', 'unknown')}; {count}: {', '.join(classes)}.",
-        f"Faults found in the data: {profile.get('faults', 0)}. Fingerprint of all images and boxes of train "
-        f"and val: {run['fingerprint'][:16]}.",
+        f"Read as {run.get('data', {}).get('name', 'unknown')}; {classes}.",
+        f"Faults found in the data: {faults}. Fingerprint of all images and boxes of train and val: "
+        f"{run['fingerprint'][:16]}.",
     ]
     if not checked:
         notes.append(
             "ablation check adds class balance, box sizes and the positives of each scale to this page."
         )
-    table = Table.of(["split", "images", "boxes", "boxes per image"], rows) if rows else None
-    return Part(title, table, tuple(notes))
+    return notes
 
 
 def _faults(faults: list[Mapping[str, Any]]) -> Part:

@@ -93,6 +93,8 @@ def _write(view: StudyView, verdict: StudyVerdict, artifacts: RunArtifacts, fold
     description = artifacts.json("run.json", run_ids[0])
     if description is None:
         raise ImagesMissing("the folders of the runs, which say where the images are, were not found")
+    if description["data"].get("read_by") == "trainer":
+        raise ImagesMissing("the study's own trainer reads the images, and only it knows where they are")
     images = open_val(description["data"], truth)
     different = most_different(truth, (left.matches, left.score), (right.matches, right.score))
     if not different:

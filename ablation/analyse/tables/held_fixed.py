@@ -90,12 +90,20 @@ class HeldFixed:
         runs: run_id -> (arm, seed) of the valid runs.
         unknown_data: how many of them do not record which data they were trained on.
         imported: runs were trained by another program, so that only the settings in its table are known.
+        command_text: command and environment of runs that a command of the user's trained
+            (trainer=command), whose own random numbers are not known; "" where there are none.
     """
 
     differences: tuple[Difference, ...]
     runs: Mapping[str, tuple[str, int]]
     unknown_data: int
     imported: bool
+    command_text: str = ""
+
+    @property
+    def command(self) -> bool:
+        """Whether a command of the user's trained runs of the study."""
+        return bool(self.command_text)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -151,6 +159,12 @@ class HeldFixed:
                 f"Runs of another program: of the settings in its table, everything but the loss{gains} is "
                 "the same; nothing else is known to be held fixed."
             )
+        if self.command:
+            return (
+                "Trained by the study's own command: command, code and data are the same, everything but the "
+                f"loss{gains}; arms with one seed share that number, and weights and batches as far as the "
+                "trainer sees to it."
+            )
         if self.unknown_data:
             return (
                 f"Held fixed: every recorded setting but the loss{gains}; {self.unknown_data} of "
@@ -185,7 +199,13 @@ def held_fixed(study: StudyRecord, runs: pd.DataFrame) -> HeldFixed:
         runs={run.run_id: (run.arm, run.seed) for run in records},
         unknown_data=sum(not run.fingerprint for run in records),
         imported=any(run.params.get("source") == "import" for run in records),
+        command_text=next((_command_text(run) for run in records if "trainer.command" in run.params), ""),
     )
+
+
+def _command_text(run: RunRecord) -> str:
+    words = run.params["trainer.command"]
+    return " ".join([words, *(text for name, text in run.params.items() if name.startswith("trainer.env"))])
 
 
 def is_free(name: str) -> bool:

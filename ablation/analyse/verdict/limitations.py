@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from ablation.analyse.tables.settings import BASELINE_LOSS
@@ -23,6 +24,7 @@ def limitations(findings: Findings) -> list[str]:
     lines += [f"Not found: {line}." for line in view.study.missing]
     lines += _tuning(headline)
     lines += _not_held_fixed(view)
+    lines += _command(findings)
     lines += _diverged(findings.arms)
     lines += findings.declaration.remarks
     lines += _number_of_pairs(findings)
@@ -75,6 +77,30 @@ def _not_held_fixed(view: StudyView) -> list[str]:
         of_all = f"{held.unknown_data} of {counted(len(held.runs), 'run')}"
         lines.append(f"{of_all} {do} not record which data they were trained on.")
     return lines
+
+
+def _command(findings: Findings) -> list[str]:
+    """What pairing rests on where a command trained the runs, and what it was worth."""
+    if not findings.view.held.command:
+        return []
+    line = (
+        "A trainer of the study's own made these runs: that arms with one seed start from the same weights "
+        "and see the same batches cannot be promised, so pairing rests on the seed only."
+    )
+    if "{seed}" not in findings.view.held.command_text:
+        line += " Its command does not even take the seed: runs are paired by their number alone."
+    correlations = [
+        f"{comparison.correlation:+.2f} ({comparison.setting}, {counted(comparison.n_pairs, 'pair')})"
+        for comparison in findings.comparisons
+        if math.isfinite(comparison.correlation)
+    ]
+    if correlations:
+        more = f" and {counted(len(correlations) - _ARMS_NAMED, 'more arm')}" * (
+            len(correlations) > _ARMS_NAMED
+        )
+        text = ", ".join(correlations[:_ARMS_NAMED]) + more
+        line += f" Correlation with the baseline over the seeds: {text}; pairing gains nothing at 0."
+    return [line]
 
 
 def _diverged(arms: Sequence[ArmRuns]) -> list[str]:

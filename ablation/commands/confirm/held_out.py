@@ -12,11 +12,13 @@ from ablation.machine import resolve_device, set_up_torch
 from ablation.study.execute import Prepared
 from ablation.study.plan_file import plan_file
 from ablation.tracking.mirror import Mirror
-from ablation.tracking.run_folder import RunFolder
+from ablation.tracking.run_folder import OWN_FOLDER, RunFolder
 from ablation.tracking.store import Store
-from ablation.tracking.study_folder import read_plan
+from ablation.tracking.study_folder import read_plan, run_log
+from ablation.training.command.run import CommandRun
+from ablation.training.command.trainer import CommandTrainer
 from ablation.training.evaluate import EvaluationSettings, evaluate
-from ablation.training.trained_run import load_run
+from ablation.training.trained_run import config_of, load_run
 
 
 def require_test_split(study: str, runs: Sequence[Prepared]) -> None:
@@ -25,7 +27,13 @@ def require_test_split(study: str, runs: Sequence[Prepared]) -> None:
     Raises:
         UsageError, DataError: there is no test split, it is empty, or its annotations cannot be read.
     """
-    for source in {repr(run.config.data): run.config.data for run in runs}.values():
+    for run in runs:
+        if run.command is not None and not run.command.has_test:
+            raise UsageError(
+                f"study={study}: a confirmation needs a test split: give trainer.test_ground_truth and "
+                "trainer.test_detections, and trainer.test_command where training does not write them"
+            )
+    for source in {repr(run.config.data): run.config.data for run in runs if run.command is None}.values():
         try:
             empty = len(source.open_test()) == 0
         except UsageError as error:
@@ -65,12 +73,17 @@ def evaluate_on_test(study: str, folders: Sequence[RunFolder], store: Store | No
     finished = [folder for folder in folders if folder.state == "FINISHED"]
     for folder in finished:
         if not any("test/AP" in line["metrics"] for line in folder.metrics()):
-            _evaluate(folder)
+            _evaluate(study, folder)
         Mirror(store, folder).finish(folder.artifacts())
     return len(finished)
 
 
-def _evaluate(folder: RunFolder) -> None:
+def _evaluate(study: str, folder: RunFolder) -> None:
+    if folder.file(OWN_FOLDER).is_dir():
+        config = config_of(folder)
+        output = run_log(Path(config.out), study, str(config.arm), config.seed)
+        CommandRun(CommandTrainer.of(config), folder, output, lambda epoch, metrics: None).test()
+        return
     run = load_run(folder)
     train = run.config.train
     set_up_torch(train.threads, train.deterministic, fixed_size=train.multi_scale is None)

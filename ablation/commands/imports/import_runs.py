@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ablation import __version__
-from ablation.commands.imports.coco import read_ground_truth, read_results
 from ablation.commands.imports.enter import ImportedRun, enter_runs
 from ablation.commands.imports.table import Row, metric_of, read_table
+from ablation.data.coco_files import read_ground_truth, read_results
 from ablation.errors import DataError, UsageError
 from ablation.files import sha256_file, sha256_text
 from ablation.records import StudyData

@@ -57,6 +57,8 @@ def has_test_split(run: Prepared) -> bool:
     Raises:
         DataError: it cannot be read, which is better known before anything is trained.
     """
+    if run.command is not None:
+        return run.command.has_test
     return run.config.data.has_test() and len(run.config.data.open_test()) > 0
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from ablation.config import RunConfig
 from ablation.data.dataset import DetectionData
-from ablation.errors import StoreError
+from ablation.errors import StoreError, one_line
 from ablation.machine import describe, resolve_device
 from ablation.study.pace import pace_of
-from ablation.tracking.run_folder import RunFolder
+from ablation.tracking.run_folder import OWN_FOLDER, RunFolder
 from ablation.training.checkpoint import KEEP
 
 MOST_RUNS = 8
@@ -27,6 +27,8 @@ _TRAIN = (
     *("precision", "channels_last", "deterministic", "workers"),
 )
 _NOT_SHAPE = ("model.weights", "model.load_heads", "model.prior")
+OWN_TRAINER = "a trainer of your own"
+"""Device of a command's shape: what it computes on is not known."""
 _RESULT_BYTES = 130
 """Of one detection in val.json, about."""
 
@@ -48,6 +50,9 @@ class Shape:
             device: as machine.describe names it.
             threads: CPU threads of torch; ignored on a GPU.
         """
+        if "trainer.command" in params:
+            settings = [(key, params[key]) for key in sorted(params) if key.startswith("trainer.")]
+            return cls(tuple(settings), OWN_TRAINER, "")
         keys = [key for key in sorted(params) if key.startswith("model.") and key not in _NOT_SHAPE]
         keys += [f"train.{name}" for name in _TRAIN] + ["optim.name"]
         settings = [(key, params.get(key, "")) for key in keys]
@@ -57,6 +62,8 @@ class Shape:
 
 def device_of(config: RunConfig) -> str:
     """The device that a run of this configuration would get here, as earlier runs have noted theirs."""
+    if config.trainer.is_command:
+        return OWN_TRAINER
     return describe(resolve_device(config.train.device))["device"]
 
 
@@ -65,7 +72,7 @@ class Cost:
     """Of one run of a shape.
 
     Attributes:
-        train_s: of one image, loading and augmentation included.
+        train_s: of one image, loading and augmentation included; of a command, of one epoch.
         eval_s: of one val image.
         other_s: of one epoch: checkpoint, logging.
         start_s: of a run, until its first epoch begins.
@@ -82,6 +89,8 @@ class Cost:
         """Seconds of a run that has `epoch` epochs already."""
         train = config.train
         epochs = train.epochs
+        if config.trainer.is_command:
+            return self.start_s + (epochs - epoch) * (self.train_s + self.other_s)
         images = len(data.train) // train.batch_size * train.batch_size
         evaluations = epochs // train.eval_every - epoch // train.eval_every + (epochs % train.eval_every > 0)
         return (
@@ -146,6 +155,8 @@ def _cost(folder: RunFolder) -> tuple[float, float, float, float] | None:
     except (StoreError, OSError):
         return None
     pace = pace_of(lines)
+    if pace is not None and "trainer.command" in facts.get("params", {}):
+        return pace.train_s, 0.0, 0.0, 0.0
     if pace is None or not pace.eval_s:
         return None
     profile, batch = facts["data_profile"], int(facts["params"]["train.batch_size"])
@@ -159,6 +170,8 @@ def _cost(folder: RunFolder) -> tuple[float, float, float, float] | None:
 
 
 def _bytes(folder: RunFolder) -> tuple[int, int] | None:
+    if (own := folder.file(OWN_FOLDER)).is_dir():
+        return 0, sum(path.stat().st_size for path in own.rglob("*") if path.is_file())
     checkpoints = [path.stat().st_size for path in folder.path.glob("checkpoint-*-*.pt")]
     weights = folder.file("weights.pt")
     if not checkpoints or not weights.exists():
@@ -170,6 +183,8 @@ def _bytes(folder: RunFolder) -> tuple[int, int] | None:
 def computed_bytes(config: RunConfig, data: DetectionData) -> Bytes:
     """From the network's number of parameters, and at most max_detections on each val image."""
     train = config.train
+    if config.trainer.is_command:
+        return Bytes(0, 0, "nothing: what a trainer of your own writes is known after its first run")
     network = config.model.build(len(data.classes), train.size_px, config.seed)
     weights = sum(t.numel() * t.element_size() for t in network.state_dict().values())
     parameters = sum(p.numel() * p.element_size() for p in network.parameters())
@@ -192,6 +207,8 @@ def needed_bytes(size: Bytes, checkpoints: int, copied: bool) -> int:
 def as_text(shape: Shape) -> str:
     """A shape as one line for people: what differs between shapes most often."""
     known = dict(shape.settings)
+    if "trainer.command" in known:
+        return f"{OWN_TRAINER}, {one_line(known['trainer.command'], 60)}"
     parts = [
         known.get("model.name", ""),
         f"{known.get('train.size_px')} px",

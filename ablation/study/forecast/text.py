@@ -7,10 +7,10 @@ import logging
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from ablation.errors import counted
+from ablation.errors import UsageError, counted
 from ablation.files import size_text
 from ablation.study.execute import Prepared
-from ablation.study.forecast.costs import Cost, Shape, as_text
+from ablation.study.forecast.costs import OWN_TRAINER, Cost, Shape, as_text
 from ablation.study.forecast.forecast import Capacity, StudyPlan, shape_of
 from ablation.study.forecast.measure import measure
 from ablation.study.pace import clock
@@ -52,9 +52,13 @@ def _time(plan: StudyPlan, launched: set[str]) -> list[str]:
     else:
         unknown = sum(run.left_s is None for run in todo)
         of_all = f"{unknown} of {counted(len(todo), 'run')}"
-        lines = [f"time   unknown for {of_all}: measure=true times a few real steps"]
+        own = all(shape.device == OWN_TRAINER for shape in plan.unknown)
+        how = "the first run of a trainer of your own tells" if own else "measure=true times a few real steps"
+        lines = [f"time   unknown for {of_all}: {how}"]
     for shape, cost in plan.costs.items():
         speed = f"{1 / cost.train_s:.0f} images/s" if cost.train_s < 1 else f"{cost.train_s:.1f} s an image"
+        if shape.device == OWN_TRAINER:
+            speed = f"{cost.train_s:.1f} s an epoch"
         lines.append(f"       {as_text(shape)}: {speed}, {cost.source}")
     return lines + [f"       {as_text(shape)}: not known" for shape in plan.unknown]
 
@@ -91,6 +95,8 @@ def _disk(plan: StudyPlan) -> str:
 def measured(runs: list[Prepared], capacity: Capacity, launched: set[str]) -> dict[Shape, Cost]:
     """Time each distinct shape of the runs that would be launched; says which, as it takes a while."""
     todo = [run for run in runs if run_status(run.folder) in launched]
+    if any(run.command is not None for run in todo):
+        raise UsageError("measure=true: a trainer of your own cannot be timed by steps; its first run tells")
     distinct: dict[Shape, Prepared] = {}
     for run in todo:
         distinct.setdefault(shape_of(run, capacity), run)

@@ -11,12 +11,13 @@ import threading
 import time
 import traceback
 from multiprocessing.connection import Connection
+from pathlib import Path
 from types import FrameType
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from ablation.errors import AblationError, one_line
+from ablation.errors import AblationError, OutOfMemory, one_line
 from ablation.study.execute import execute, prepare, store_of
 from ablation.study.launchers.local.memory import is_out_of_memory
 
@@ -93,10 +94,11 @@ def run_child(
         def progress(epoch: int, metrics: dict[str, float]) -> None:
             send("epoch", (epoch, run.config.train.epochs, metrics))
 
-        send("state", execute(run, store_of(run.config), progress, lambda: reasons.reason))
+        output = Path(path)
+        send("state", execute(run, store_of(run.config), progress, lambda: reasons.reason, output))
     except AblationError as error:
         log.error("%s", error)
-        send("error", str(error))
+        send("memory" if isinstance(error, OutOfMemory) else "error", str(error))
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         reason = (listener.reason if listener is not None else "") or "interrupted"

@@ -19,12 +19,11 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ablation.errors import AblationError, UsageError, require
-from ablation.files import safe_name
 from ablation.machine import share_out
 from ablation.study.launchers.local.pool import Limits, Pool, Task
 from ablation.study.terminal import progress as observer
 from ablation.tracking.credentials import without_credentials
-from ablation.tracking.study_folder import study_folder
+from ablation.tracking.study_folder import run_log
 
 
 @dataclass
@@ -152,9 +151,9 @@ def label_of(job: DictConfig) -> str:
 
 def log_file(job: DictConfig) -> Path:
     """What a job's process writes to; its folder is created."""
-    folder = study_folder(Path(job.out), str(job.study)) / "logs"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{safe_name(str(job.arm))}-seed{job.seed}.log"
+    log = run_log(Path(job.out), str(job.study), str(job.arm), int(job.seed))
+    log.parent.mkdir(parents=True, exist_ok=True)
+    return log
 
 
 def register() -> None:

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn, cast
 
@@ -68,7 +69,8 @@ def run_job(content: str, overrides: list[str], key: str, max_requeues: int) -> 
                 "version of this package are not the same"
             )
         log.info("%s: job %s on %s", run.label, _job_id(), os.uname().nodename)
-        return execute(run, store_of(run.config), stop_reason=lambda: order.reason)
+        output = Path("/proc/self/fd/1").resolve()  # the job's log
+        return execute(run, store_of(run.config), stop_reason=lambda: order.reason, output=output)
     except AblationError as error:
         log.error("%s", error)
         raise

@@ -26,6 +26,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from ablation.config.trainer import COMMAND
 from ablation.errors import AblationError, UsageError, one_line, require
 from ablation.files import safe_name
 from ablation.study.execute import Prepared, prepare, store_of
@@ -132,7 +133,9 @@ class SlurmLauncher(Launcher):
         for config, overrides in zip(configs, job_overrides, strict=True):
             if config.train.threads is None:
                 config.train.threads = self.conf.cpus
-            if self.conf.gpus and config.train.precision == "auto" and not torch.cuda.is_available():
+            ours = config.trainer.name != COMMAND
+            auto = ours and config.train.precision == "auto"
+            if self.conf.gpus and auto and not torch.cuda.is_available():
                 raise UsageError(
                     "train.precision=auto would be decided by this machine, which has no GPU: say "
                     "train.precision=bf16 or train.precision=fp32"

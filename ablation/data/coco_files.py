@@ -1,4 +1,4 @@
-"""COCO's ground truth and results, read and checked for `ablation import`."""
+"""COCO's ground truth and results made elsewhere, read and checked: of imports and of own trainers."""
 
 from __future__ import annotations
 

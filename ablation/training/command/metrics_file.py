@@ -1,0 +1,191 @@
+"""The files of metrics that a trainer writes: one grows by a line an epoch, one has the final values."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ablation.data.reading import shorten
+from ablation.errors import DataError, one_line
+
+EPOCH = "epoch"
+
+
+def metric_of(column: str, names: Mapping[str, str]) -> str:
+    """The metric that a column is: as `names` says, else a name without a slash is one of val."""
+    return names.get(column, column if "/" in column else f"val/{column}")
+
+
+def metrics_in(where: str, row: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, float]:
+    """The numbers of a row by metric; texts, empty cells and the epoch are passed over.
+
+    Raises:
+        DataError: two columns are one metric, or an AP is not in [0, 1].
+    """
+    metrics: dict[str, float] = {}
+    for column, value in row.items():
+        number = _number(value)
+        if number is None or column == EPOCH:
+            continue
+        name = metric_of(column, names)
+        if name in metrics:
+            raise DataError(f"{where}: two columns are {name}; see trainer.names")
+        last = name.rpartition("/")[2]
+        if last.startswith(("AP", "AR")) and math.isfinite(number) and not 0 <= number <= 1:
+            raise DataError(
+                f"{where}: {column}: found {number:g}, must lie in [0, 1]; write shares, no percentages"
+            )
+        metrics[name] = number
+    return metrics
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or value is None:
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+class EpochFile:
+    """Reads a .jsonl or .csv file while it grows, whole lines only; one that was replaced from its start.
+
+    Args:
+        names: see metric_of.
+    """
+
+    def __init__(self, path: Path, names: Mapping[str, str]) -> None:
+        self.path, self._names = path, names
+        self._is_csv = path.suffix == ".csv"
+        self._start_anew(0)
+
+    def _start_anew(self, file: int) -> None:
+        self._file, self._offset, self._number = file, 0, 0
+        self._head: list[str] | None = None
+        self._first: int | None = None
+        self._rows = 0
+
+    def lines(self, ended: bool = False) -> Iterator[tuple[int, dict[str, float]]]:
+        """(epoch from 1, metrics) of every line that was not read yet.
+
+        Without a column `epoch` lines are counted; where the first one's is 0, epochs are counted from 0.
+
+        Args:
+            ended: nothing more will be written, so a last line without its end is whole too.
+
+        Raises:
+            DataError: a line cannot be used; the next call goes on behind it.
+        """
+        *texts, rest = self._unread().split(b"\n")
+        whole = [(text, 1) for text in texts] + ([(rest, 0)] if ended else [])
+        for text, end in whole:
+            self._offset += len(text) + end
+            self._number += 1
+            if not text.strip():
+                continue
+            line = self._line(f"{self.path}:{self._number}", text)
+            if line is not None:
+                yield line
+
+    def _unread(self) -> bytes:
+        try:
+            with self.path.open("rb") as file:
+                status = os.fstat(file.fileno())
+                if status.st_ino != self._file or status.st_size < self._offset:
+                    self._start_anew(status.st_ino)
+                file.seek(self._offset)
+                return file.read()
+        except FileNotFoundError:
+            self._start_anew(0)
+            return b""
+        except OSError as error:
+            raise DataError(f"{self.path}: cannot be read: {error.strerror}") from None
+
+    def _line(self, where: str, text: bytes) -> tuple[int, dict[str, float]] | None:
+        row = self._row(where, text)
+        if row is None:
+            return None
+        self._rows += 1
+        epoch = _number(row.get(EPOCH, self._rows))
+        if epoch is None or not 0 <= epoch < 2**31 or epoch != int(epoch):
+            raise DataError(
+                f"{where}: epoch: found {shorten(row[EPOCH])}, must be a whole number, at least 0"
+            )
+        if self._first is None:
+            self._first = int(epoch)
+        metrics = metrics_in(where, row, self._names)
+        return (int(epoch) + (self._first == 0), metrics) if metrics else None
+
+    def _row(self, where: str, text: bytes) -> Mapping[str, Any] | None:
+        decoded = _decoded(where, text)
+        if not self._is_csv:
+            return _json_row(where, decoded)
+        cells = [cell.strip() for cell in next(csv.reader([decoded]))]
+        if self._head is None or cells == self._head:  # a trainer that goes on may write it again
+            self._head = cells
+            return None
+        return _csv_row(where, self._head, cells)
+
+
+def final_metrics(path: Path, names: Mapping[str, str]) -> dict[str, float]:
+    """The metrics of a .json file, or of the last line of a .jsonl or .csv file.
+
+    Raises:
+        DataError: it is missing, empty, or has no numbers.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: {_why(error)}") from None
+    if not content.strip():
+        raise DataError(f"{path}: empty; the command must write its final metrics there")
+    if path.suffix == ".json":
+        rows: Sequence[Mapping[str, Any]] = [_json_row(str(path), _decoded(str(path), content))]
+    elif path.suffix == ".csv":
+        head, *lines = [
+            [c.strip() for c in row] for row in csv.reader(_decoded(str(path), content).splitlines()) if row
+        ]
+        rows = [_csv_row(str(path), head, cells) for cells in lines[-1:]]
+    else:
+        rows = [_json_row(str(path), _decoded(str(path), content.rstrip().rpartition(b"\n")[2]))]
+    metrics = metrics_in(str(path), rows[-1], names) if rows else {}
+    if not metrics:
+        raise DataError(f"{path}: has no number; the command must write its final metrics there")
+    return metrics
+
+
+def _why(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "not written: the command ended well, but this file is not there"
+    return f"cannot be read: {error.strerror}"
+
+
+def _decoded(where: str, text: bytes) -> str:
+    try:
+        return text.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise DataError(f"{where}: not UTF-8 text") from None
+
+
+def _json_row(where: str, text: str) -> Mapping[str, Any]:
+    try:
+        row = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: not JSON: {one_line(error, 100)}") from None
+    if not isinstance(row, dict):
+        raise DataError(
+            f'{where}: found {shorten(row)}, must be an object such as {{"epoch": 1, "AP": 0.31}}'
+        )
+    return row
+
+
+def _csv_row(where: str, head: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
+    if len(cells) != len(head):
+        raise DataError(f"{where}: {len(cells)} cells under {len(head)} columns")
+    return dict(zip(head, cells, strict=True))
