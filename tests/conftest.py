@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LONGEST_FIRST = [
     "study/test_study.py",
+    "study/test_own_trainer.py",
     "commands/confirm/test_confirm.py",
     "analyse/figures/test_figures.py",
     "commands/settle/test_settle.py",

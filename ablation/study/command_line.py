@@ -175,6 +175,10 @@ def _no_such_key(key: str, parent: Any) -> str:
     prefix = key.rpartition(".")[0]
     known = [f"{prefix}.{sibling}" if prefix else sibling for sibling in siblings]
     elsewhere = [other for other in _spine_keys() if other.rpartition(".")[2] == key.rpartition(".")[2]]
+    if key in elsewhere:  # a mapping that is open to entries, such as trainer.settings
+        return f"{key}: an entry is added with a + before it, as in +{key}.NAME=VALUE"
+    if prefix in _spine_keys():
+        return f"{key}: no such entry; {prefix} has {', '.join(siblings) or 'none'}. +{key}=VALUE adds it"
     if elsewhere:
         return f"{key}: no such key; did you mean {' or '.join(elsewhere)}?"
     return f"{key}: no such key; {_nearest(key, [*known, *_spine_keys()], siblings)}"

@@ -18,7 +18,7 @@ from ablation.errors import StoreError, UsageError, one_line
 from ablation.records import PlannedRun, metric_and_level
 from ablation.study.pace import Pace, makespan_s, pace_of
 from ablation.study.plan_file import plan_file, refuse_renamed
-from ablation.tracking.run_folder import DONE_STATES, RunFolder
+from ablation.tracking.run_folder import DONE_STATES, OWN_FOLDER, RunFolder
 from ablation.tracking.study_folder import read_plan
 
 STATUSES = ("finished", "diverged", "running", "interrupted", "failed", "pruned", "to do")
@@ -145,6 +145,8 @@ def planned_run_status(
     except (StoreError, OSError) as error:
         return dataclasses.replace(unstarted, status="failed", note=one_line(error, 300))
     resumes = folder.checkpoint_epoch
+    file = str(own.get("file", ""))
+    own_checkpoint = file if (folder.file(OWN_FOLDER) / file).is_file() else ""
     epoch = resumes if status in ("interrupted", "failed", "pruned") else lines[-1]["epoch"] if lines else 0
     pace = pace_of(lines)
     if pace is not None and paces is not None:
@@ -163,7 +165,7 @@ def planned_run_status(
         value=values[-1] if values else None,
         images_per_s=lines[-1]["metrics"].get("time/images_per_s") if lines else None,
         left_s=left,
-        note=_note(status, resumes, epochs, state, str(own.get("file", ""))),
+        note=_note(status, resumes, epochs, state, own_checkpoint),
         host=str(state.get("host", "")),
     )
 

@@ -126,12 +126,13 @@ def main():
     torch.manual_seed(args.seed)
     data = Coco(args.evaluate or args.train)
     model = network(len(data.categories))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    # By hand: torch.optim imports torch's compiler, which takes longer than this training.
+    velocity = [torch.zeros_like(weight) for weight in model.parameters()]
     first = 0
     if last.exists():
         state = torch.load(last, weights_only=True)
         model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        velocity = state["velocity"]
         first = state["epoch"]
         print(f"goes on after epoch {first}")
     if args.evaluate:
@@ -145,16 +146,18 @@ def main():
         losses = []
         for pixels, target in loader:
             loss = batch_loss(model(pixels), target, args)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(float(loss))
+            gradients = torch.autograd.grad(loss, list(model.parameters()))
+            with torch.no_grad():
+                for weight, speed, gradient in zip(model.parameters(), velocity, gradients, strict=True):
+                    speed.mul_(0.9).add_(gradient)
+                    weight.sub_(0.05 * speed)
+            losses.append(loss.item())
         with (out / "metrics.csv").open("a", newline="") as file:
             writer = csv.writer(file)
             if file.tell() == 0:
                 writer.writerow(["epoch", "train/loss"])
             writer.writerow([epoch + 1, sum(losses) / len(losses)])
-        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch + 1}
+        state = {"model": model.state_dict(), "velocity": velocity, "epoch": epoch + 1}
         torch.save(state, last.with_suffix(".tmp"))
         last.with_suffix(".tmp").replace(last)
         print(f"epoch {epoch + 1}: loss {losses[-1]:.4f}")

@@ -1,9 +1,10 @@
-"""A tiny data set in COCO's format, and a study of the detector in tests/foreign on it."""
+"""Trainers of a user's own: the detector of tests/foreign with images, and a script that only writes APs."""
 
 from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ trainer:
   command: [PYTHON, train.py, --train, ../data/train.json, --val, ../data/val.json, --out, "{run.folder}",
             --seed, "{seed}", --epochs, "{train.epochs}", --loss, "{loss.name}",
             [--alpha, "{loss.alpha}"], [--gamma, "{loss.gamma}"], --pause, "{settings.pause}"]
-  settings: {pause: 0}
+  settings: {pause: 0.2}
   data: [../data/train.json]
   ground_truth: ../data/val.json
   detections: "{run.folder}/val.json"
@@ -37,19 +38,57 @@ trainer:
   test_command: [PYTHON, train.py, --evaluate, ../data/test.json, --out, "{run.folder}"]
   test_ground_truth: ../data/test.json
   test_detections: "{run.folder}/test.json"
-train: {epochs: 6, threads: 1}
+train: {epochs: 4, threads: 1}
+"""
+
+QUICK = """\
+# @package _global_
+study: quick
+seeds: [0, 1]
+arms: [{loss: bce}, {loss: focal}]
+trainer:
+  name: command
+  folder: own
+  files: ['*.py']
+  command: [PYTHON, -I, -S, train.py, "{run.folder}", "{seed}", "{loss.name}"]
+  data: [train.py]
+  epoch_metrics: "{run.folder}/m.csv"
+train: {epochs: 3}
+tracking: {enabled: false}
+"""
+
+QUICK_SCRIPT = """\
+import os, pathlib, sys, time
+out, seed, loss = pathlib.Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+with (out / "m.csv").open("w") as file:
+    file.write("epoch,AP\\n")
+    for epoch in range(1, 4):
+        FAULT
+        file.write(f"{epoch},{(epoch + seed + (loss == 'bce')) / 10}\\n")
+        file.flush()
 """
 
 
-def put_own_trainer(folder: Path, python: str) -> Path:
-    """The script in own/, its data in data/, the study in sweeps/own.yaml."""
-    (folder / "own").mkdir()
+def put_own_trainer(folder: Path) -> Path:
+    """The detector in own/, its data in data/, the study in sweeps/own.yaml."""
+    _put(folder, "own", SWEEP)
     shutil.copy(SCRIPT, folder / "own")
     for number, (split, images) in enumerate({"train": 24, "val": 8, "test": 8}.items()):
         put_images(folder / "data", split, images, np.random.default_rng(number))
-    (folder / "sweeps").mkdir()
-    (folder / "sweeps" / "own.yaml").write_text(SWEEP.replace("PYTHON", python))
     return folder
+
+
+def put_quick_trainer(folder: Path, fault: str = "pass") -> Path:
+    """A script that writes an AP of (epoch + seed + 1 for BCE) / 10; `fault` is done before each line."""
+    _put(folder, "quick", QUICK)
+    (folder / "own" / "train.py").write_text(QUICK_SCRIPT.replace("FAULT", fault))
+    return folder
+
+
+def _put(folder: Path, study: str, sweep: str) -> None:
+    (folder / "own").mkdir()
+    (folder / "sweeps").mkdir()
+    (folder / "sweeps" / f"{study}.yaml").write_text(sweep.replace("PYTHON", sys.executable))
 
 
 def put_images(folder: Path, split: str, count: int, rng: np.random.Generator) -> None:

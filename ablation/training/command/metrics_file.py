@@ -37,9 +37,7 @@ def metrics_in(where: str, row: Mapping[str, Any], names: Mapping[str, str]) -> 
             raise DataError(f"{where}: two columns are {name}; see trainer.names")
         last = name.rpartition("/")[2]
         if last.startswith(("AP", "AR")) and math.isfinite(number) and not 0 <= number <= 1:
-            raise DataError(
-                f"{where}: {column}: found {number:g}, must lie in [0, 1]; write shares, no percentages"
-            )
+            raise DataError(f"{where}: {column}: found {number:g}, must lie in [0, 1]; divide it by 100")
         metrics[name] = number
     return metrics
 

@@ -79,7 +79,7 @@ class CommandRun:
         resumes = self.checkpoint is not None and self.checkpoint.exists()
         if not resumes:
             shutil.rmtree(self.own, ignore_errors=True)
-            self.folder.write_json("checkpoint.json", {"epoch": 0})
+            self._note_checkpoint(0)
         self.own.mkdir(parents=True, exist_ok=True)
         self.folder.truncate_metrics(self.folder.checkpoint_epoch)
         self._lines = {line["epoch"]: line["metrics"] for line in self.folder.metrics()}
@@ -111,14 +111,17 @@ class CommandRun:
         began = time.monotonic()
         start = self.output.stat().st_size if self.output.exists() else 0
         log.info("in %s: %s", trainer.folder, one_line(shlex.join(words), 2000))
-        with CommandProcess(words, trainer.folder, trainer.environment(self.own), self.output) as process:
-            while (code := process.wait(POLL_S)) is None:
-                if follow:
-                    self._follow()
-                if limit_h is not None and time.monotonic() - began > limit_h * 3600:
-                    raise AblationError(
-                        f"the trainer ran longer than trainer.timeout_h={limit_h:g} and was killed"
-                    )
+        try:
+            with CommandProcess(words, trainer.folder, trainer.environment(self.own), self.output) as process:
+                while (code := process.wait(POLL_S)) is None:
+                    if follow:
+                        self._follow()
+                    if limit_h is not None and time.monotonic() - began > limit_h * 3600:
+                        limit = f"trainer.timeout_h={limit_h:g}"
+                        raise AblationError(f"the trainer ran longer than {limit} and was killed")
+        finally:
+            if follow:
+                self._follow()  # what it wrote last, however it ended
         if code:
             self._failed(code, start)
 
@@ -144,9 +147,11 @@ class CommandRun:
         if changed_ns != self._checkpoint_ns:
             # What was known before the checkpoint changed is in it; one less, as it may be written slowly.
             self._checkpoint_ns = changed_ns
-            epoch = max(known - 1, self.folder.checkpoint_epoch)
-            file = "" if self.checkpoint is None else self.checkpoint.name
-            self.folder.write_json("checkpoint.json", {"epoch": epoch, "file": file})
+            self._note_checkpoint(max(known - 1, self.folder.checkpoint_epoch))
+
+    def _note_checkpoint(self, epoch: int) -> None:
+        file = "" if self.checkpoint is None else str(self.checkpoint.relative_to(self.own))
+        self.folder.write_json("checkpoint.json", {"epoch": epoch, "file": file})
 
     def _new_lines(self, ended: bool) -> list[tuple[int, dict[str, float]]]:
         new: list[tuple[int, dict[str, float]]] = []
