@@ -156,7 +156,10 @@ def _cost(folder: RunFolder) -> tuple[float, float, float, float] | None:
         return None
     pace = pace_of(lines)
     if pace is not None and "trainer.command" in facts.get("params", {}):
-        return pace.train_s, 0.0, 0.0, 0.0
+        began = folder.read_json("state.json").get("started_ms", 0)
+        start_s = (lines[-1]["time_ms"] - began) / 1000 - len(lines) * pace.train_s
+        # Outside these limits it was interrupted, or tells only its end.
+        return pace.train_s, 0.0, 0.0, start_s if 0 <= start_s < 600 else 0.0
     if pace is None or not pace.eval_s:
         return None
     profile, batch = facts["data_profile"], int(facts["params"]["train.batch_size"])

@@ -164,14 +164,14 @@ class CommandTrainer:
         """What MLflow and the report show: the settings that this command can depend on, and no others."""
         trainer = self.config.trainer
         used = self._placeholders(Path("/")).used([trainer.command, trainer.environment])
-        shown = ("name", "command", "settings", "environment", "names")
+        shown = ("name", "settings", "environment", "names")
+        own = {"command": command_text(trainer.command), "code": self.code["sha256"][:12]}
         settings = {
             "loss": plain(self.config.loss),
             "seed": self.config.seed,
             "study": self.config.study,
             "arm": self.config.arm,
-            "trainer": {name: plain(getattr(trainer, name)) for name in shown}
-            | {"code": self.code["sha256"][:12]},
+            "trainer": {name: plain(getattr(trainer, name)) for name in shown} | own,
             "train": {"epochs": self.config.train.epochs},
         }
         texts = {name: str(value) for name, value in flat(settings).items()}
@@ -199,6 +199,12 @@ class CommandTrainer:
         classes = tuple(str(category["name"]) for category in truth["categories"])
         val = _Unopened(len(truth["images"]), Counter(box["category_id"] - 1 for box in truth["annotations"]))
         return CommandData(name, classes, _Unopened(0, Counter()), val, content=fingerprint)
+
+
+def command_text(command: list[Any]) -> str:
+    """A command for people: python train.py [--alpha {loss.alpha}]."""
+    words = [f"[{command_text(word)}]" if isinstance(word, list) else str(word) for word in command]
+    return " ".join(words)
 
 
 def ground_truth(path: Path) -> tuple[dict[str, Any], dict[int, int]]:
