@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,6 +69,10 @@ class TrainerConfig:
         for name, value in self.environment.items():
             usable = bool(name) and "=" not in name and isinstance(value, str | int | float | None)
             require(usable, f"environment.{name}", value, "a text, or null to pass the variable on")
+        for name, value in self.settings.items():
+            plain_name = re.fullmatch(r"[A-Za-z_]\w*", str(name), re.ASCII) is not None
+            must_be = "a value under a plain name, as in {a: 1}"
+            require(plain_name and not isinstance(value, dict), f"settings.{name}", value, must_be)
         if self.is_command:
             self._require_command()
 

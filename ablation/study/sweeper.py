@@ -23,7 +23,7 @@ from ablation.study.execute import Prepared, announce, prepare, store_of
 from ablation.study.expand import Job, expand, override_text
 from ablation.study.halving import check_rungs, prune
 from ablation.study.run_status import run_status
-from ablation.study.same_command import refuse_same_command
+from ablation.study.same_command import StartedCommands
 from ablation.tracking.mirror import Mirror
 from ablation.tracking.run_folder import DONE_STATES
 
@@ -97,10 +97,11 @@ class StudySweeper(Sweeper):
         arms: Any = OmegaConf.to_container(self.config.arms) if self.config.arms is not None else None
         jobs = expand(arms, sweep, fixed, self._loss_has_field)
         runs: dict[str, Prepared] = {}
+        started = StartedCommands()
         for job in jobs:
             for seed in seeds:
                 run = self._prepare(list(fixed.values()), job, seed, jobs)
-                refuse_same_command(run, runs.values())
+                started.add(run)
                 runs.setdefault(run.key, run)
         self._check_labels(list(runs.values()))
         return list(runs.values())

@@ -162,12 +162,16 @@ def test_its_finalists_are_confirmed_on_the_test_split_by_its_own_command(copied
     assert truth["images"][0]["file_name"] == "test0.png"
 
 
-def test_commands_that_need_our_network_say_so(finished: Path) -> None:
-    run = run_folders(finished)[0]
-    result = in_this_process(finished, "predict", f"run={run}", "images=data", check=2)
+def test_commands_that_cannot_do_their_work_say_so(copied: Path) -> None:
+    run = run_folders(copied)[0]
+    result = in_this_process(copied, "predict", f"run={run}", "images=data", check=2)
     assert "only that trainer can load them" in error_line(result)
+    script = copied / "own" / "train.py"
+    script.write_text(script.read_text() + "# edited\n")
+    result = in_this_process(copied, "confirm", "study=own", "seeds=10-12", check=2)
+    assert "was trained by another trainer: the content of trainer.folder was" in error_line(result)
     no_test = ["trainer.test_detections=null", "trainer.test_ground_truth=null"]
-    result = in_this_process(finished, "confirm", "study=own", "seeds=10-12", *no_test, check=2)
+    result = in_this_process(copied, "confirm", "study=own", "seeds=10-12", *no_test, check=2)
     assert "give trainer.test_ground_truth and trainer.test_detections" in error_line(result)
 
 

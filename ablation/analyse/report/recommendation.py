@@ -39,7 +39,8 @@ def overrides(view: StudyView, arm: str) -> list[str]:
     # In the order of the configuration: the loss before its settings.
     arguments = [f"loss={_value(params['loss.name'])}"] if "loss.name" in params else []
     arguments += [f"{key}={_value(params[key])}" for key in sorted(params) if is_setting(key)]
-    arguments += [f"{key}={_value(params[key])}" for key in _varied(view) if key in params]
+    varied = [key for key in _varied(view) if key in params and not is_setting(key)]
+    arguments += [f"{key}={_value(params[key])}" for key in varied]
     return [shlex.quote(argument) for argument in arguments]
 
 

@@ -204,8 +204,7 @@ def held_fixed(study: StudyRecord, runs: pd.DataFrame) -> HeldFixed:
 
 
 def _command_text(run: RunRecord) -> str:
-    words = run.params["trainer.command"]
-    return " ".join([words, *(text for name, text in run.params.items() if name.startswith("trainer.env"))])
+    return f"{run.params['trainer.command']} {run.params.get('trainer.environment', '')}"
 
 
 def is_free(name: str) -> bool:

@@ -18,7 +18,7 @@ from ablation.analyse.verdict.sentence import difference_text, of_comparison
 from ablation.analyse.verdict.verdict import judge, planned_comparison
 from ablation.analyse.view import StudyView, study_view
 from ablation.commands.confirm.choice import Choice, arguments, choose, keep_choice
-from ablation.commands.confirm.held_out import read_test, require_test_split
+from ablation.commands.confirm.held_out import read_test, require_same_trainer, require_test_split
 from ablation.errors import AblationError, UsageError
 from ablation.files import write_json
 from ablation.records import StudyRecord, declaration_that_counts, metric_and_level
@@ -73,6 +73,7 @@ def confirm(study: str, seeds: Sequence[int], out: Path, store: Store, extra: Se
     runs, _ = app.study_runs(launch)
     require_test_split(study, runs)
     require_same_data(out, study, shared_data(runs))
+    require_same_trainer(study, record.planned, runs)
     keep_choice(choice, out)
     app.main(launch)
     read_test(choice, out, store)

@@ -9,6 +9,7 @@ from typing import Any
 from ablation.commands.confirm.choice import Choice
 from ablation.errors import AblationError, UsageError, counted
 from ablation.machine import resolve_device, set_up_torch
+from ablation.records import PlannedRun
 from ablation.study.execute import Prepared
 from ablation.study.plan_file import plan_file
 from ablation.tracking.mirror import Mirror
@@ -19,6 +20,9 @@ from ablation.training.command.run import CommandRun
 from ablation.training.command.trainer import CommandTrainer
 from ablation.training.evaluate import EvaluationSettings, evaluate
 from ablation.training.trained_run import config_of, load_run
+
+CODE = "trainer.code"
+"""Parameter of a command's run: the content of the trainer's folder."""
 
 
 def require_test_split(study: str, runs: Sequence[Prepared]) -> None:
@@ -40,6 +44,23 @@ def require_test_split(study: str, runs: Sequence[Prepared]) -> None:
             raise UsageError(f"study={study}: a confirmation needs a test split: {error}") from None
         if empty:
             raise UsageError(f"study={study}: a confirmation needs a test split, and the one there is empty")
+
+
+def require_same_trainer(study: str, planned: Sequence[PlannedRun], runs: Sequence[Prepared]) -> None:
+    """Refuse to confirm a choice with another trainer than the one that it was made with.
+
+    Raises:
+        UsageError: the content of the trainer's folder is another one now.
+    """
+    then = {run.arm: run.params.get(CODE) for run in planned}
+    for run in runs:
+        now = run.params.get(CODE)
+        if then.get(str(run.config.arm), now) != now:
+            raise UsageError(
+                f"study={study}: arm {run.config.arm!r} was trained by another trainer: the content of "
+                f"trainer.folder was {then[str(run.config.arm)]}, now it is {now}; put it back, or launch "
+                "the study again first"
+            )
 
 
 def read_test(choice: Choice, out: Path, store: Store | None) -> int:

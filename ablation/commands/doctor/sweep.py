@@ -16,6 +16,7 @@ from ablation.commands.doctor.lines import Line, Settings
 from ablation.commands.doctor.together import start_line, together
 from ablation.commands.doctor.training import composed, resolved_precision, run_of
 from ablation.config import RunConfig, typed
+from ablation.config.trainer import COMMAND
 from ablation.errors import AblationError, one_line
 from ablation.machine import set_up_torch, share_out
 from ablation.study.expand import expand
@@ -38,6 +39,9 @@ def look(settings: Settings) -> Iterator[Line]:
 def _forecast(overrides: list[str], settings: Settings) -> Line:
     config = composed(overrides)
     runs = number_of_runs(config)
+    if config.trainer.name == COMMAND:
+        text = "a trainer of the study's own: its first run tells how long it takes"
+        return Line(f"sweeps={settings.sweep}", "skipped", text)
     typed(config).data.open()  # what is wrong with it is to be said once, and not by every copy
     gpus = torch.cuda.device_count() if settings.on_gpu else 0
     slots, threads = share_out(None, config.train.threads, 1, gpus, len(os.sched_getaffinity(0)))

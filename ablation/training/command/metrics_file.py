@@ -30,7 +30,7 @@ def metrics_in(where: str, row: Mapping[str, Any], names: Mapping[str, str]) -> 
     metrics: dict[str, float] = {}
     for column, value in row.items():
         number = _number(value)
-        if number is None or column == EPOCH:
+        if number is None or column in (EPOCH, ""):  # "": the index that pandas writes
             continue
         name = metric_of(column, names)
         if name in metrics:

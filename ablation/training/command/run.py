@@ -225,7 +225,8 @@ class CommandRun:
         self._require(line, compared.replace("test/", "val/"))
         self.folder.truncate_metrics(epoch - 1)
         self.folder.append_metrics(epoch, line)
-        self.after_epoch(epoch, line)
+        if metrics:  # else it has been told already
+            self.after_epoch(epoch, line)
 
     def _require(self, line: dict[str, float], metric: str) -> None:
         if metric not in line:

@@ -12,6 +12,7 @@ from ablation.config import RunConfig, flat, plain
 from ablation.data.coco_files import read_ground_truth
 from ablation.data.dataset import DetectionData, Example, Image, Split
 from ablation.errors import DataError, UsageError
+from ablation.files import canonical_json
 from ablation.training.command.content import code_version, data_fingerprint, file_digest
 from ablation.training.command.placeholders import RUN_FOLDER, NoValue, Placeholders
 from ablation.training.command.process import environment_of, require_program
@@ -164,14 +165,20 @@ class CommandTrainer:
         """What MLflow and the report show: the settings that this command can depend on, and no others."""
         trainer = self.config.trainer
         used = self._placeholders(Path("/")).used([trainer.command, trainer.environment])
-        shown = ("name", "settings", "environment", "names")
-        own = {"command": command_text(trainer.command), "code": self.code["sha256"][:12]}
         settings = {
             "loss": plain(self.config.loss),
             "seed": self.config.seed,
             "study": self.config.study,
             "arm": self.config.arm,
-            "trainer": {name: plain(getattr(trainer, name)) for name in shown} | own,
+            "trainer": {
+                "name": trainer.name,
+                "command": command_text(trainer.command),
+                "code": self.code["sha256"][:12],
+                "settings": plain(trainer.settings),
+                # Whole: MLflow takes few characters in a name.
+                "environment": canonical_json(trainer.environment),
+                "names": canonical_json(trainer.names),
+            },
             "train": {"epochs": self.config.train.epochs},
         }
         texts = {name: str(value) for name, value in flat(settings).items()}

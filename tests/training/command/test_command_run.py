@@ -15,6 +15,7 @@ import pytest
 
 from ablation.config import RunConfig, TrainerConfig, typed
 from ablation.errors import AblationError, DataError, Diverged, OutOfMemory, UsageError
+from ablation.files import metric_name
 from ablation.study.app import composed
 from ablation.tracking.run_folder import RunFolder
 from ablation.training.command import process, run
@@ -203,6 +204,8 @@ def test_what_is_refused_before_anything_starts(settings: dict[str, Any], messag
         ({"name": "command", "command": ["a", []]}, "command: found \\[\\], must be words"),
         ({"environment": {"A=B": "x"}}, "environment.A=B: found 'x'"),
         ({"timeout_h": 0.0}, "timeout_h: found 0.0, must be > 0"),
+        ({"settings": {"a b": 1}}, "settings.a b: found 1, must be a value under a plain name"),
+        ({"settings": {"a": {"b": 1}}}, "settings.a: found .*, must be a value under a plain name"),
     ],
 )
 def test_settings_that_cannot_be(settings: dict[str, Any], message: str) -> None:
@@ -343,6 +346,19 @@ def wait_until(true: Any, seconds: float = 15) -> None:
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_what_is_recorded_has_names_that_mlflow_takes(trial: Trial) -> None:
+    """Columns and variables can be called anything: one refused name would lose all parameters."""
+    settings = {
+        "names": {"metrics/mAP50-95(B)": "val/AP"},
+        "environment": {"A(B)": "{seed}"},
+        "settings": {"a": 1},
+    }
+    params = trial.prepared(WRITE, **settings).params()
+    assert [name for name in params if metric_name(name) != name] == []
+    assert params["trainer.settings.a"] == "1" and params["loss.gamma"] == "2.0"
+    assert "{seed}" in params["trainer.command"]
 
 
 def test_the_key_changes_with_what_decides_the_result_and_with_nothing_else(trial: Trial) -> None:

@@ -69,7 +69,8 @@ def run_job(content: str, overrides: list[str], key: str, max_requeues: int) -> 
                 "version of this package are not the same"
             )
         log.info("%s: job %s on %s", run.label, _job_id(), os.uname().nodename)
-        output = Path("/proc/self/fd/1").resolve()  # the job's log
+        job_log = Path("/proc/self/fd/1").resolve()
+        output = job_log if job_log.is_file() else None
         return execute(run, store_of(run.config), stop_reason=lambda: order.reason, output=output)
     except AblationError as error:
         log.error("%s", error)

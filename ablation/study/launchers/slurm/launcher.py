@@ -258,7 +258,8 @@ class SlurmLauncher(Launcher):
         if not item.began and folder.state == "RUNNING":
             item.began = True
             watching.started(item.index, label, Path(item.job.log))
-        for line in folder.metrics()[item.epochs :]:
+        # By number: a command may write a line in every fifth epoch only.
+        for line in [line for line in folder.metrics() if line["epoch"] > item.epochs]:
             item.epochs = line["epoch"]
             watching.epoch(item.index, line["epoch"], item.run.config.train.epochs, line["metrics"])
         state = folder.state
