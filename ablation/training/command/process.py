@@ -8,6 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -24,14 +26,31 @@ DEVICES = "CUDA_VISIBLE_DEVICES"
 GRACE_S = 10.0
 """Between a command's being asked to end and its being killed."""
 
-_GUARD = """
-import os, signal
+_MARK = "ABLATION_COMMAND"
+_GUARD = f"""
+import os, signal, sys
 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
     signal.signal(number, signal.SIG_IGN)
 os.read(0, 1)
+mark = b"{_MARK}=" + sys.argv[1].encode()
+for attempt in range(5):
+    killed = 0
+    for name in os.listdir("/proc"):
+        try:
+            if name.isdigit() and mark in open("/proc/" + name + "/environ", "rb").read().split(b"\\0"):
+                os.kill(int(name), signal.SIGKILL)
+                killed += 1
+        except OSError:
+            pass
+    if not killed:
+        break
 os.killpg(0, signal.SIGKILL)
 """
-"""Waits until its standard input is closed: the kernel does that, however the process there ends."""
+"""Waits until its standard input is closed, which the kernel does however the process there ends.
+
+Then it kills every process with the command's mark in its environment, so also one that has left the group
+(workers of torchrun do), and its own group.
+"""
 
 
 def environment_of(
@@ -75,7 +94,7 @@ def require_program(word: str, folder: Path, environment: Mapping[str, str]) -> 
 
 
 class CommandProcess:
-    """A started command, in a process group with its guard. Leaving the context ends the whole group.
+    """A started command, in a process group with its guard. Leaving the context ends all that it started.
 
     Args:
         log: what the command prints is appended to it.
@@ -83,10 +102,12 @@ class CommandProcess:
 
     def __init__(self, words: Sequence[str], folder: Path, environment: Mapping[str, str], log: Path) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
+        mark = uuid.uuid4().hex
+        self._process: subprocess.Popen[bytes] | None = None
         reading, self._pipe = os.pipe()
         try:
             self._guard = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _GUARD],
+                [sys.executable, "-I", "-S", "-c", _GUARD, mark],
                 stdin=reading,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -99,7 +120,7 @@ class CommandProcess:
                 self._process = subprocess.Popen(
                     list(words),
                     cwd=folder,
-                    env=dict(environment),
+                    env={**environment, _MARK: mark},
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
@@ -120,6 +141,7 @@ class CommandProcess:
     ) -> None:
         """What still runs is asked to end, and killed after GRACE_S; so is what the command left behind."""
         try:
+            assert self._process is not None
             if self._process.poll() is None:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(self._guard.pid, signal.SIGTERM)
@@ -130,18 +152,26 @@ class CommandProcess:
 
     def wait(self, seconds: float) -> int | None:
         """The exit code, negative for a signal; None where it still runs after that time."""
+        assert self._process is not None
         try:
             return self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             return None
 
     def _kill(self) -> None:
+        """Have the guard kill everything; the group is killed from here too, in case the guard is gone."""
+        os.close(self._pipe)
+        deadline = time.monotonic() + GRACE_S
+        waiting = (
+            os.WEXITED | os.WNOWAIT | os.WNOHANG
+        )  # a guard that is not collected keeps its group's number
+        while os.waitid(os.P_PID, self._guard.pid, waiting) is None and time.monotonic() < deadline:
+            time.sleep(0.005)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._guard.pid, signal.SIGKILL)
-        os.close(self._pipe)
         self._guard.wait()
-        if (process := getattr(self, "_process", None)) is not None:
-            process.wait()
+        if self._process is not None:
+            self._process.wait()
 
 
 def last_lines(log: Path, count: int, start: int = 0) -> list[str]:

@@ -300,8 +300,10 @@ def test_an_old_result_never_passes_for_a_new_one(trial: Trial) -> None:
         trial.fit(once + WRITE, **settings)
 
 
-def test_what_a_command_leaves_running_ends_with_it(trial: Trial) -> None:
-    trial.fit(WRITE + "if not os.fork(): time.sleep(60)")
+@pytest.mark.parametrize("leaves", ["", "os.setsid(); "])
+def test_what_a_command_leaves_running_ends_with_it(leaves: str, trial: Trial) -> None:
+    """A process of a session of its own too, such as a worker of torchrun."""
+    trial.fit(WRITE + f"if not os.fork(): {leaves}time.sleep(60)\ntime.sleep(0.1)")
     assert processes_with(str(trial.run_folder.path)) == []
 
 
@@ -321,10 +323,11 @@ def processes_with(text: str) -> list[str]:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_no_command_outlives_the_process_that_started_it(number: signal.Signals, tmp_path: Path) -> None:
-    """The command is deaf and has a deaf helper; the process that waits for it is killed."""
+    """The command is deaf, with a deaf helper in another session; the process that waits for it is killed."""
     mark = tmp_path / "started"
     deaf = (
-        "import os, signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); os.fork(); "
+        "import os, signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+        "os.fork() or os.setsid(); "
         f"open({str(mark)!r}, 'a').write('x'); time.sleep(60)"
     )
     program = (
