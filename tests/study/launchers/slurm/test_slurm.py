@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.command import ROOT, TINY, ablation, error_line, metrics, run_folders
+from helpers.foreign import put_quick_trainer
 from helpers.slurm_cluster import Cluster, cluster, missing
 
 from ablation.study.launchers.slurm import queue as slurm_queue
@@ -185,3 +186,26 @@ def test_settle_launches_its_steps_as_jobs(slurm: Cluster, tmp_path: Path) -> No
     jobs = (tmp_path / "runs" / "q_decide" / "slurm" / "jobs.json").read_text()
     assert ablation(tmp_path, *command, "tracking.enabled=false").stdout == ended.stdout
     assert (tmp_path / "runs" / "q_decide" / "slurm" / "jobs.json").read_text() == jobs
+
+
+def test_a_trainer_of_ones_own_runs_as_a_job_and_is_cancelled_with_it(slurm: Cluster, tmp_path: Path) -> None:
+    """Seed 1 fails, with its job's log; seed 2 hangs, and nothing of it is left once it is cancelled."""
+    fault = "seed == 1 and sys.exit('no such seed'); seed == 2 and time.sleep(300)"
+    folder = put_quick_trainer(tmp_path, fault)
+    words = ["train", "-m", "sweeps=quick", "arms=null", "arm=x", "seed=0,1,2", *SLURM]
+    launcher = in_background(folder, *words)
+    until(lambda: (folder / "runs/quick/slurm/jobs.json").exists() and len(run_folders(folder)) == 3)
+    until(lambda: run_of(folder, 0).state == "FINISHED" and run_of(folder, 1).state == "FAILED")
+    (job,) = [
+        row["job"]
+        for row in json.loads((folder / "runs/quick/slurm/jobs.json").read_text()).values()
+        if row["label"].endswith("seed 2")
+    ]
+    until(lambda: (run_of(folder, 2).path / "trainer" / "m.csv").exists())
+    subprocess.run(["scancel", job], check=True)
+    assert launcher.wait(120) == 1
+    output = (folder / "output").read_text()
+    assert "the trainer exited with code 1; its last line: no such seed (log: " in output
+    assert run_of(folder, 2).state == "KILLED"
+    left = subprocess.run(["pgrep", "-f", str(run_of(folder, 2).path)], capture_output=True, check=False)
+    assert left.stdout == b""
