@@ -220,16 +220,18 @@ def test_what_is_refused_before_anything_starts(
 
 
 def test_faults_cost_their_run_alone_and_each_is_one_line_with_its_log(tmp_path: Path) -> None:
-    """BCE seed 0: its run's process is killed with -9; BCE seed 1: the trainer fails. Focal is well."""
+    """BCE seed 0: its process is killed with -9; BCE seed 1: the trainer fails; focal seed 1: memory."""
     fault = (
         "time.sleep(60 if (loss, seed) == ('bce', 0) else 0)"
         "; (loss, seed) == ('bce', 1) and sys.exit('no such seed')"
+        "; tried = pathlib.Path('tried'); first = (loss, seed) == ('focal', 1) and not tried.exists()"
+        "; first and (tried.touch(), sys.exit('CUDA out of memory'))"
     )
     folder = put_quick_trainer(tmp_path, fault)
     launcher = start([sys.executable, "-m", "ablation.cli", *QUICK], folder, folder / "output")
     wait_until(lambda: any(folder.glob("runs/quick/bce/seed0-*/trainer/m.csv")))
     (run,) = map(RunFolder, folder.glob("runs/quick/bce/seed0-*"))
-    wait_until(lambda: len(list(folder.glob("runs/quick/focal*/*/DONE"))) == 2)
+    wait_until(lambda: len(list(folder.glob("runs/quick/focal*/*/DONE"))) == 1)
     os.kill(run.read_json("state.json")["pid"], signal.SIGKILL)
     assert launcher.wait(60) == 1
     wait_until(lambda: not pids_naming(str(run.path)), 10)
@@ -243,6 +245,7 @@ def test_faults_cost_their_run_alone_and_each_is_one_line_with_its_log(tmp_path:
     states = {path.parent.name[:5]: RunFolder(path).state for path in run_folders(folder)[:2]}
     states = [RunFolder(path).state for path in run_folders(folder)]
     assert states == ["KILLED", "FAILED", "FINISHED", "FINISHED"]
+    assert f"finished {ARMS[1]} seed 1: FINISHED, alone, after it had run out of memory" in output
     values = [RunFolder(path).metrics()[-1]["metrics"]["val/AP"] for path in run_folders(folder)[2:]]
     assert values == [0.3, 0.4]
 

@@ -35,7 +35,7 @@ def code_version(folder: Path, patterns: Sequence[str]) -> dict[str, str]:
     tree = _git(folder, "rev-parse", "HEAD:./")
     if tree is None:
         raise UsageError(
-            f"trainer.files: {folder} is in no git repository with a commit; name the files that are the "
+            f"trainer.files: git has no committed content of {folder}; name the files that are the "
             "trainer, as in trainer.files=['*.py']: their content is part of a run's key"
         )
     difference = _git(folder, "diff", "HEAD", "--binary", "--no-color", "--no-ext-diff", "--relative") or b""

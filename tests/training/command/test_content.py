@@ -68,7 +68,7 @@ def test_without_git_the_named_files_count_by_content(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("patterns", "message"),
     [
-        ([], "in no git repository"),
+        ([], "git has no committed content of"),
         (["*.pyx"], "names no file"),
         (["/etc/*"], "is no pattern below the folder"),
     ],
