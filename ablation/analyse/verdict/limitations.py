@@ -99,7 +99,7 @@ def _command(findings: Findings) -> list[str]:
             len(correlations) > _ARMS_NAMED
         )
         text = ", ".join(correlations[:_ARMS_NAMED]) + more
-        line += f" Correlation with the baseline over the seeds: {text}; pairing gains nothing at 0."
+        line += f" Correlation with the baseline over the seeds: {text}; pairing gains where it is above 0."
     return [line]
 
 

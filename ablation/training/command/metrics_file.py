@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ablation.data.reading import shorten
+from ablation.data.reading import MUST_BE_NAME, is_name, shorten
 from ablation.errors import DataError, one_line
+
+log = logging.getLogger(__name__)
 
 EPOCH = "epoch"
 
@@ -32,6 +35,8 @@ def metrics_in(where: str, row: Mapping[str, Any], names: Mapping[str, str]) -> 
         number = _number(value)
         if number is None or column in (EPOCH, ""):  # "": the index that pandas writes
             continue
+        if not is_name(column):
+            raise DataError(f"{where}: column {shorten(column)!r} must be {MUST_BE_NAME}")
         name = metric_of(column, names)
         if name in metrics:
             raise DataError(f"{where}: two columns are {name}; see trainer.names")
@@ -60,7 +65,7 @@ class EpochFile:
 
     def __init__(self, path: Path, names: Mapping[str, str]) -> None:
         self.path, self._names = path, names
-        self._is_csv = path.suffix == ".csv"
+        self._is_csv, self._warned = path.suffix == ".csv", False
         self._start_anew(0)
 
     def _start_anew(self, file: int) -> None:
@@ -102,8 +107,11 @@ class EpochFile:
         except FileNotFoundError:
             self._start_anew(0)
             return b""
-        except OSError as error:
-            raise DataError(f"{self.path}: cannot be read: {error.strerror}") from None
+        except OSError as error:  # perhaps it can be read the next time
+            if not self._warned:
+                log.warning("%s: cannot be read: %s", self.path, error.strerror)
+            self._warned = True
+            return b""
 
     def _line(self, where: str, text: bytes) -> tuple[int, dict[str, float]] | None:
         row = self._row(where, text)
@@ -117,14 +125,17 @@ class EpochFile:
             )
         if self._first is None:
             self._first = int(epoch)
+        number = int(epoch) + (self._first == 0)
+        if number < 1:
+            raise DataError(f"{where}: epoch: found 0 after lines that count from 1")
         metrics = metrics_in(where, row, self._names)
-        return (int(epoch) + (self._first == 0), metrics) if metrics else None
+        return (number, metrics) if metrics else None
 
     def _row(self, where: str, text: bytes) -> Mapping[str, Any] | None:
         decoded = _decoded(where, text)
         if not self._is_csv:
             return _json_row(where, decoded)
-        cells = [cell.strip() for cell in next(csv.reader([decoded]))]
+        cells = next(iter(_table(where, decoded)), [])
         if self._head is None or cells == self._head:  # a trainer that goes on may write it again
             self._head = cells
             return None
@@ -146,9 +157,7 @@ def final_metrics(path: Path, names: Mapping[str, str]) -> dict[str, float]:
     if path.suffix == ".json":
         rows: Sequence[Mapping[str, Any]] = [_json_row(str(path), _decoded(str(path), content))]
     elif path.suffix == ".csv":
-        head, *lines = [
-            [c.strip() for c in row] for row in csv.reader(_decoded(str(path), content).splitlines()) if row
-        ]
+        head, *lines = _table(str(path), _decoded(str(path), content)) or [[]]
         rows = [_csv_row(str(path), head, cells) for cells in lines[-1:]]
     else:
         rows = [_json_row(str(path), _decoded(str(path), content.rstrip().rpartition(b"\n")[2]))]
@@ -181,6 +190,14 @@ def _json_row(where: str, text: str) -> Mapping[str, Any]:
             f'{where}: found {shorten(row)}, must be an object such as {{"epoch": 1, "AP": 0.31}}'
         )
     return row
+
+
+def _table(where: str, text: str) -> list[list[str]]:
+    """The rows that have cells, without the space around them."""
+    try:
+        return [[cell.strip() for cell in row] for row in csv.reader(text.splitlines()) if row]
+    except csv.Error as error:
+        raise DataError(f"{where}: not readable as a table: {one_line(error, 100)}") from None
 
 
 def _csv_row(where: str, head: Sequence[str], cells: Sequence[str]) -> dict[str, str]:

@@ -170,10 +170,12 @@ class CommandRun:
         former = self._lines.get(epoch)
         if former is not None and {name: former.get(name) for name in metrics} == metrics:
             return  # a file that was written anew
+        line = metrics | {"time/train_s": seconds}
+        if former is not None and epoch == self._last and not former.keys() & metrics.keys():
+            line = former | metrics  # training and validation of an epoch in lines of their own
         if epoch <= self._last:  # trained again
             self.folder.truncate_metrics(epoch - 1)
             self._lines = {number: line for number, line in self._lines.items() if number < epoch}
-        line = metrics | {"time/train_s": seconds}
         self.folder.append_metrics(epoch, line)
         self._lines[epoch], self._last = line, epoch
         self.after_epoch(epoch, line)

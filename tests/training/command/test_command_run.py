@@ -111,6 +111,18 @@ for epoch in range(1, 4):
     assert all(0.05 < seconds < 2 for seconds in times[1:])
 
 
+def test_training_and_validation_of_an_epoch_may_have_lines_of_their_own(trial: Trial) -> None:
+    script = """
+with (out / "m.jsonl").open("a") as file:
+    for epoch in (1, 2):
+        file.write(json.dumps({"epoch": epoch, "train/loss": 1 / epoch}) + "\\n")
+        file.write(json.dumps({"epoch": epoch, "AP": epoch / 4}) + "\\n")
+"""
+    trial.fit(script, epoch_metrics="{run.folder}/m.jsonl")
+    expected = [(epoch, {"train/loss": 1 / epoch, "val/AP": epoch / 4}) for epoch in (1, 2)]
+    assert trial.lines == expected
+
+
 def test_a_metric_that_is_not_finite_is_a_run_that_diverged(trial: Trial) -> None:
     with pytest.raises(Diverged, match="val/AP is nan"):
         trial.fit("(out / 'end.json').write_text('{\"AP\": NaN}')", metrics="{run.folder}/end.json")

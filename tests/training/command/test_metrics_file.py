@@ -48,13 +48,31 @@ def test_epochs_from_0_become_epochs_from_1_and_lines_without_epoch_are_counted(
 
 def test_a_damaged_line_is_named_and_the_next_call_goes_on_behind_it(tmp_path: Path) -> None:
     path = tmp_path / "m.jsonl"
-    path.write_text('{"epoch": 1, "AP": 0.1}\n{"epoch": 2, \n{"epoch": 3, "AP": 0.3}\n')
+    path.write_text(
+        '{"epoch": 1, "AP": 0.1}\n{"epoch": 2, \n{"epoch": 3, "AP": 0.3}\n{"epoch": 0, "AP": 1}\n'
+    )
     file = EpochFile(path, {})
-    lines = file.lines()
-    assert next(lines)[0] == 1
+    before = file.lines()
+    assert next(before)[0] == 1
     with pytest.raises(DataError, match=r"m\.jsonl:2: not JSON"):
-        next(lines)
-    assert [epoch for epoch, _ in file.lines()] == [3]
+        next(before)
+    after = file.lines()
+    assert next(after)[0] == 3
+    with pytest.raises(DataError, match=r"m\.jsonl:4: epoch: found 0 after lines that count from 1"):
+        next(after)
+
+
+def test_a_file_that_cannot_be_read_has_no_lines_yet_and_says_so_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "m.csv"
+    path.mkdir()
+    file = EpochFile(path, {})
+    assert list(file.lines()) == list(file.lines()) == []
+    assert caplog.text.count("cannot be read: Is a directory") == 1
+    path.rmdir()
+    path.write_text("epoch,AP\n1,0.5\n")
+    assert list(file.lines()) == [(1, {"val/AP": 0.5})]
 
 
 @pytest.mark.parametrize(
