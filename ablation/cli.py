@@ -276,6 +276,7 @@ def import_table(arguments: list[str]) -> int:
             "metric": "AP",
             "out": "runs",
             "replace": "false",
+            "voc_inclusive": "true",
             **STORE,
         },
     )
@@ -292,6 +293,7 @@ def import_table(arguments: list[str]) -> int:
         detections,
         args.text("metric"),
         replace_data=args.flag("replace"),
+        voc_inclusive=args.flag("voc_inclusive"),
     )
     print(f"{counted(len(folders), 'run')} of {table} in {out}/ and in {store.uri}")
     print(f"next:  {command('report', args.text('study'), out)}")

@@ -106,6 +106,12 @@ def _typed(value: Any, kind: type | tuple[type, ...], name: str) -> Any:
 NOT_IDENTITY: dict[str, Any] = {"identity": False}
 """Metadata of a setting that is no part of a run's key: it changes no result, or the fingerprint has it."""
 
+KEYED_IF_CHANGED: dict[str, Any] = {"keyed_if_changed": True}
+"""Metadata of a setting that is part of a run's key only where it has another value than its default.
+
+For settings that were added when runs existed: runs that do not know it keep their keys.
+"""
+
 DEFAULT_METRIC, DEFAULT_LEVEL = "val/AP", 0.95
 """What a study compares by, and the level of its intervals, where it declared nothing."""
 

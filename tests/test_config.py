@@ -117,6 +117,12 @@ def test_editing_any_field_that_can_change_a_result_changes_the_key() -> None:
     assert run_key(base, "data") == reference
 
 
+def test_a_setting_that_came_later_leaves_the_keys_of_earlier_runs() -> None:
+    identity = plain(make(), identity=True)
+    assert "voc_inclusive" not in identity["train"] and "nms_iou" in identity["train"]
+    assert key("train.voc_inclusive=true") == key() != key("train.voc_inclusive=false")
+
+
 def _fields(owner: Any) -> Any:
     for f in dataclasses.fields(owner):
         value = getattr(owner, f.name)

@@ -32,6 +32,8 @@ def plain(value: Any, identity: bool = False) -> Any:
         for f in dataclasses.fields(value):
             if identity and not f.metadata.get("identity", True):
                 continue
+            if identity and f.metadata.get("keyed_if_changed") and getattr(value, f.name) == f.default:
+                continue
             result[f.name] = plain(getattr(value, f.name), identity)
         return result
     if isinstance(value, dict):

@@ -22,7 +22,7 @@ from ablation.losses.base import ConfidenceLoss
 from ablation.model.base import DetectorConfig
 from ablation.objective.assigner import AssignerConfig
 from ablation.objective.criterion import CriterionConfig
-from ablation.records import NOT_IDENTITY
+from ablation.records import KEYED_IF_CHANGED, NOT_IDENTITY
 from ablation.tracking.credentials import without_credentials
 
 OPEN_GROUPS: dict[str, type] = {"data": DataSource, "model": DetectorConfig, "loss": ConfidenceLoss}
@@ -118,6 +118,8 @@ class TrainConfig:
             them), reached gradually; null: no average.
         eval_every: epochs between evaluations on val; the last epoch is always evaluated.
         score_threshold, nms_iou, max_detections: of evaluation.
+        voc_inclusive: of AP50_voc: corners are pixels that belong to the box (a side is x2 - x1 + 1), as in
+            Pascal VOC's kit; false: corners are edges. Changes no other number; false is part of a run's key.
         checkpoint_share: in (0, 1], of the time of a run, that writing checkpoints takes at most: one is
             written at the end of an epoch where the last took at most this share of the time since. A run
             that is killed loses what came after its newest checkpoint. 1: after every epoch.
@@ -144,6 +146,7 @@ class TrainConfig:
     score_threshold: float = 0.001
     nms_iou: float = 0.5
     max_detections: int = 100
+    voc_inclusive: bool = field(default=True, metadata=KEYED_IF_CHANGED)
     freeze_backbone_epochs: int = 0
     deterministic: bool = True
     checkpoint_share: float = field(default=0.02, metadata=NOT_IDENTITY)

@@ -1,11 +1,12 @@
-"""COCO's average precision of a detector, through pycocotools, with the detections kept."""
+"""Average precision of a detector, COCO's through pycocotools and Pascal VOC's, with the detections kept."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ablation.analyse.detections.average_precision import VOC, average_precision
 from ablation.analyse.detections.coco import coco_eval
+from ablation.analyse.detections.voc import voc_matches
 from ablation.config import TrainConfig
 from ablation.data.dataset import Split
 from ablation.data.letterbox import Letterbox
@@ -43,6 +46,7 @@ class EvaluationSettings:
         device: where the network is.
         autocast: the network is run in this precision (torch.bfloat16); None: as its weights are.
         detection: which of its boxes become detections. COCO's metrics use the 100 best of an image.
+        voc_inclusive: of AP50_voc, see voc.voc_matches.
     """
 
     size_px: int
@@ -50,12 +54,14 @@ class EvaluationSettings:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     autocast: torch.dtype | None = None
     detection: DetectionSettings = field(default_factory=DetectionSettings)
+    voc_inclusive: bool = True
 
     @classmethod
     def of(cls, train: TrainConfig, device: torch.device) -> EvaluationSettings:
         """As a run's configuration declares them; its precision must be resolved."""
         detection = DetectionSettings(train.score_threshold, train.nms_iou, train.max_detections)
-        return cls(train.size_px, train.eval_batch_size, device, autocast_dtype(train.precision), detection)
+        precision = autocast_dtype(train.precision)
+        return cls(train.size_px, train.eval_batch_size, device, precision, detection, train.voc_inclusive)
 
     def forward(self, model: Detector, images: Tensor) -> list[Tensor]:
         """The heads' outputs for (batch, 3, size_px, size_px) uint8 images."""
@@ -70,8 +76,9 @@ class Evaluation:
 
     Attributes:
         metrics: name -> value in [0, 1]: AP (mean over IoU .5:.05:.95), AP50, AP75, AP_small,
-            AP_medium, AP_large, AR100 (mean recall with 100 detections per image), and
-            AP_class/<name>, AP50_class/<name>. A size or class without objects has no entry.
+            AP_medium, AP_large, AR100 (mean recall with 100 detections per image), AP50_voc (Pascal
+            VOC's AP), and AP_class/<name>, AP50_class/<name>, AP50_voc_class/<name>. A size or class
+            without objects has no entry.
         results: every detection, in COCO's result format in original pixels, and its objectness.
         ground_truth: what they were compared with, in COCO's format.
     """
@@ -167,9 +174,14 @@ def coco_results(
 
 
 def coco_metrics(
-    ground_truth: CocoDict, results: list[CocoResult], classes: Sequence[str], *, all_sizes: bool = True
+    ground_truth: CocoDict,
+    results: list[CocoResult],
+    classes: Sequence[str],
+    *,
+    all_sizes: bool = True,
+    voc_inclusive: bool = True,
 ) -> Evaluation:
-    """COCO's metrics, computed by pycocotools with its own parameters.
+    """COCO's metrics, computed by pycocotools with its own parameters, and Pascal VOC's AP.
 
     No results at all are a result: 0.
 
@@ -178,6 +190,7 @@ def coco_metrics(
         results: as from coco_results.
         classes: names; label i is category i + 1.
         all_sizes: also measure the objects of each of COCO's three sizes alone, which takes most of the time.
+        voc_inclusive: of AP50_voc, see voc.voc_matches.
 
     Raises:
         DataError: the ground truth has no object that counts, so that nothing can be measured.
@@ -210,7 +223,24 @@ def coco_metrics(
         values[f"AP_class/{name}"] = precision[:, :, label, 0]
         values[f"AP50_class/{name}"] = precision[at_50, :, label, 0]
     metrics = {name: float(part[part > -1].mean()) for name, part in values.items() if (part > -1).any()}
+    metrics |= voc_metrics(ground_truth, results, inclusive=voc_inclusive)
     return Evaluation(metrics, results, ground_truth)
+
+
+def voc_metrics(
+    ground_truth: CocoDict, results: Sequence[CocoResult], *, inclusive: bool = True
+) -> dict[str, float]:
+    """Pascal VOC's AP at IoU .5 with all-point interpolation: AP50_voc, and AP50_voc_class/<name>.
+
+    Args:
+        inclusive: see voc.voc_matches.
+    """
+    matches = voc_matches(ground_truth, results, inclusive)
+    once = np.ones(len(matches.image_ids))
+    parts = {"AP50_voc": VOC}
+    parts |= {f"AP50_voc_class/{entry.name}": replace(VOC, name=entry.name) for entry in matches.classes}
+    values = {name: float(average_precision(matches, once, part)[0]) for name, part in parts.items()}
+    return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
 def evaluate(
@@ -247,4 +277,4 @@ def evaluate(
                 results += coco_results(batch.indices.tolist(), detections, batch.geometries)
     finally:
         model.train(was_training)
-    return coco_metrics(ground_truth, results, classes)
+    return coco_metrics(ground_truth, results, classes, voc_inclusive=settings.voc_inclusive)

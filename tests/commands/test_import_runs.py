@@ -136,6 +136,8 @@ def test_metrics_come_from_the_detections_where_they_are_given(tmp_path: Path) -
     found = {run.arm: run.metrics for run in load_study(store_in(tmp_path), "s").runs}
     assert [found[arm]["val/AP"] for arm in ("bce", "f", "g")] == pytest.approx([0.5, 1.0, 0.0])
     assert found["bce"]["val/AP50_class/cat"] == pytest.approx(1) and found["bce"]["val/AP50_class/bed"] == 0
+    assert [found[arm]["val/AP50_voc"] for arm in ("bce", "f", "g")] == pytest.approx([0.5, 1.0, 0.0])
+    assert found["bce"]["val/AP50_voc_class/cat"] == pytest.approx(1)
     kept = [json.loads(folders[1].file(f"detections/{n}.json").read_text()) for n in ("val", "ground_truth")]
     assert {row["category_id"] for row in kept[0]} == {1, 2} and kept[1]["annotations"][0]["id"] == 1
 

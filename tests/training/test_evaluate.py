@@ -103,8 +103,9 @@ def test_ground_truth_by_hand() -> None:
 
 def test_perfect_detections_score_one() -> None:
     metrics = measure(MIXED, *PERFECT)
-    overall = {"AP", "AP50", "AP75", "AR100", "AP_small", "AP_medium", "AP_large"}
-    by_class = {f"{name}_class/{label}" for name in ("AP", "AP50") for label in ("cat", "emu")}
+    overall = {"AP", "AP50", "AP75", "AR100", "AP_small", "AP_medium", "AP_large", "AP50_voc"}
+    kinds = ("AP", "AP50", "AP50_voc")
+    by_class = {f"{name}_class/{label}" for name in kinds for label in ("cat", "emu")}
     assert set(metrics) == overall | by_class, "a class without objects (dog) has no entry"
     assert list(metrics.values()) == pytest.approx([1.0] * len(metrics), abs=1e-12)
 

@@ -8,7 +8,7 @@ pycocotools matches; this file repeats its accumulation for many weighted sets o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,8 +36,9 @@ class ClassMatches:
         truths: (images,) objects that count, in each image.
         image: (detections,) the position of each detection's image in ApMatches.image_ids.
         score: (detections,).
-        matched, ignored: (10, detections) at each of IOUS: whether an object was found, and whether
-            the detection counts neither as right nor as wrong (it found a crowd).
+        matched, ignored: (10, detections) at each of IOUS, (1, detections) by Pascal VOC's rules: whether
+            an object was found, and whether the detection counts neither as right nor as wrong (it
+            found a crowd or a difficult object).
     """
 
     name: str
@@ -50,7 +51,7 @@ class ClassMatches:
 
 @dataclass(frozen=True)
 class ApMatches:
-    """All classes of one run on one set of images, matched at each of IOUS.
+    """All classes of one run on one set of images, matched by COCO's rules or by Pascal VOC's.
 
     Attributes:
         image_ids: every image of the ground truth, rising; images without objects included.
@@ -63,30 +64,38 @@ class ApMatches:
 
 @dataclass(frozen=True)
 class Part:
-    """Which part of the table AP is taken over.
+    """Which part of the table AP is taken over, and by whose rules.
 
     Attributes:
         ious: positions in IOUS.
         name: of the only class, or None: the mean over the classes that have objects.
+        voc: Pascal VOC's AP at IoU .5, of the matches that voc.voc_matches makes: the area below the
+            interpolated precision at every recall, in place of its mean at 101 recall levels.
     """
 
     ious: tuple[int, ...]
     name: str | None = None
+    voc: bool = False
 
 
 def part_of(metric: str) -> Part | None:
     """The part that a metric's name stands for; None where it cannot be computed from matches.
 
-    Known are AP, AP50, AP75, AP_class/NAME and AP50_class/NAME, after a split's name: val/AP50.
+    Known are AP, AP50, AP75, AP50_voc, AP_class/NAME, AP50_class/NAME and AP50_voc_class/NAME, after a
+    split's name: val/AP50.
     """
     _, _, short = metric.partition("/")
     kind, _, name = short.partition("/")
-    ious = {"AP": tuple(range(10)), "AP50": (0,), "AP75": (5,)}
-    if kind in ious and not name:
-        return Part(ious[kind])
-    if kind in ("AP_class", "AP50_class") and name:
-        return Part(ious[kind.removesuffix("_class")], name)
+    parts = {"AP": Part(tuple(range(10))), "AP50": Part((0,)), "AP75": Part((5,)), "AP50_voc": VOC}
+    if kind in parts and not name:
+        return parts[kind]
+    if kind in ("AP_class", "AP50_class", "AP50_voc_class") and name:
+        return replace(parts[kind.removesuffix("_class")], name=name)
     return None
+
+
+VOC = Part((0,), voc=True)
+"""Pascal VOC's AP, the mean over the classes."""
 
 
 def ap_matches(ground_truth: dict[str, Any], results: Sequence[dict[str, Any]]) -> ApMatches:
@@ -99,10 +108,7 @@ def ap_matches(ground_truth: dict[str, Any], results: Sequence[dict[str, Any]]) 
     Raises:
         DataError: a detection lies in an image that the ground truth does not have.
     """
-    image_ids = {image["id"] for image in ground_truth["images"]}
-    unknown = next((row["image_id"] for row in results if row["image_id"] not in image_ids), None)
-    if unknown is not None:
-        raise DataError(f"a detection lies in image {unknown}, which the ground truth does not have")
+    require_known_images(ground_truth, results)
     category_ids = [category["id"] for category in ground_truth["categories"]]
     evaluation = coco_eval(ground_truth, results, category_ids, all_sizes=False)
     evaluated = tuple(int(image) for image in evaluation.params.imgIds)
@@ -114,6 +120,18 @@ def ap_matches(ground_truth: dict[str, Any], results: Sequence[dict[str, Any]]) 
         for k, category in enumerate(evaluation.params.catIds)
     ]
     return ApMatches(evaluated, tuple(classes))
+
+
+def require_known_images(ground_truth: dict[str, Any], results: Sequence[dict[str, Any]]) -> None:
+    """Refuse detections in an image that the ground truth does not have.
+
+    Raises:
+        DataError: naming the first.
+    """
+    image_ids = {image["id"] for image in ground_truth["images"]}
+    unknown = next((row["image_id"] for row in results if row["image_id"] not in image_ids), None)
+    if unknown is not None:
+        raise DataError(f"a detection lies in image {unknown}, which the ground truth does not have")
 
 
 def _class_matches(name: str, evaluated: Sequence[dict[str, Any] | None]) -> ClassMatches:
@@ -142,6 +160,7 @@ def average_precision(matches: ApMatches, weights: NDArray[Any], part: Part | No
 
     An image of weight 2 is two equal images. Precision at each of the 101 recall levels is the
     highest precision at that recall or above; AP is their mean over levels, thresholds and classes.
+    Pascal VOC's is the area below the same highest precision over all recalls (`Part.voc`).
     A class without objects in a set is left out of that set's mean, as COCO leaves it out (-1);
     so is a set without any object: NaN. Tied scores within one image stay together: all copies of
     the first, then all of the second (COCO's order of ties is that of the files).
@@ -163,7 +182,7 @@ def average_precision(matches: ApMatches, weights: NDArray[Any], part: Part | No
         step = max(1, CHUNK // max(len(class_matches.score), 1))
         for start in range(0, len(counts), step):
             rows = slice(start, start + step)
-            values = _class_ap(class_matches, counts[rows], chosen.ious)
+            values = _class_ap(class_matches, counts[rows], chosen)
             defined = np.isfinite(values)
             total[rows] += np.where(defined, values, 0)
             classes[rows] += defined
@@ -171,18 +190,18 @@ def average_precision(matches: ApMatches, weights: NDArray[Any], part: Part | No
     return mean
 
 
-def _class_ap(matches: ClassMatches, weights: Floats, ious: Sequence[int]) -> Floats:
+def _class_ap(matches: ClassMatches, weights: Floats, part: Part) -> Floats:
     """(sets,) AP of one class; NaN where a set has none of its objects.
 
     Only true positives matter: recall rises only there, and between two of them precision falls, so
-    the highest precision to the right of a point is always at a true positive. Each adds its precision
-    once for every recall level that it is the first to reach.
+    the highest precision to the right of a point is always at a true positive. COCO's AP takes its
+    precision once for every recall level that it is the first to reach, VOC's by how much it adds to recall.
     """
     objects = weights @ matches.truths
     each = weights[:, matches.image]
     seen = np.cumsum(each, axis=1)
     total = np.zeros(len(weights))
-    for t in ious:
+    for t in part.ious:
         hits = np.flatnonzero(matches.matched[t] & ~matches.ignored[t])
         if not len(hits):
             continue
@@ -194,9 +213,10 @@ def _class_ap(matches: ClassMatches, weights: Floats, ious: Sequence[int]) -> Fl
         best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
         with np.errstate(invalid="ignore", divide="ignore"):
             recall = right / objects[:, None]
-        reached = np.searchsorted(RECALLS, recall, side="right")
+        reached = recall if part.voc else np.searchsorted(RECALLS, recall, side="right")
         total += (best * np.diff(reached, axis=1, prepend=0)).sum(axis=1)
-    values: Floats = np.where(objects > 0, total / (len(RECALLS) * len(ious)), np.nan)
+    levels = 1 if part.voc else len(RECALLS)
+    values: Floats = np.where(objects > 0, total / (levels * len(part.ious)), np.nan)
     return values
 
 

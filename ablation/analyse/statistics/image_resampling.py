@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from ablation.analyse.detections.average_precision import (
     ApMatches,
+    Part,
     ap_matches,
     average_precision,
     part_of,
     resamples,
 )
+from ablation.analyse.detections.voc import voc_matches
 from ablation.analyse.statistics.intervals import RESAMPLES, ImagePart, image_part
 from ablation.errors import AblationError
 
@@ -86,7 +88,7 @@ def image_level(
     weights: NDArray[np.int64] | None = None
     first: ApMatches | None = None
     for run_id, logged in zip(runs["run_id"], runs[metric].astype(float), strict=True):
-        matches = _matches(detections, run_id)
+        matches = _matches(detections, run_id, part, logged)
         if isinstance(matches, str):
             missing[run_id] = matches
             continue
@@ -108,13 +110,22 @@ def image_level(
     return ImageLevel(0 if first is None else len(first.image_ids), resampled, missing)
 
 
-def _matches(detections: DetectionSource, run_id: str) -> ApMatches | str:
-    """The matches of a run, or the reason why there are none."""
+def _matches(detections: DetectionSource, run_id: str, part: Part, logged: float) -> ApMatches | str:
+    """The matches of a run, or the reason why there are none.
+
+    Of the two conventions of Pascal VOC's boxes (train.voc_inclusive, which the record of a run made
+    elsewhere lacks) it is the one that gives the logged value.
+    """
     try:
         truth, results = detections.ground_truth(run_id), detections.detections(run_id)
         if truth is None or results is None:
             return "its detections are not stored"
-        return ap_matches(truth, results)
+        if not part.voc:
+            return ap_matches(truth, results)
+        matches = voc_matches(truth, results)
+        once = np.ones(len(matches.image_ids))
+        agrees = abs(average_precision(matches, once, part)[0] - logged) <= TOLERANCE
+        return matches if agrees else voc_matches(truth, results, inclusive=False)
     except (AblationError, KeyError, TypeError, ValueError) as error:
         return f"its detections cannot be read ({type(error).__name__}: {error})"
 

@@ -54,7 +54,13 @@ FREE = (
 )
 """Settings that change no result; a name with a dot at its end stands for a whole group."""
 
-MEASUREMENT = ("data.", "train.score_threshold", "train.nms_iou", "train.max_detections")
+MEASUREMENT = (
+    "data.",
+    "train.score_threshold",
+    "train.nms_iou",
+    "train.max_detections",
+    "train.voc_inclusive",
+)
 """Settings that decide what AP is measured on and how: runs that differ in them are never compared."""
 
 _NAMED = 3

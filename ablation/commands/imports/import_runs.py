@@ -38,6 +38,7 @@ def import_runs(
     detections: Path | None = None,
     metric: str = "AP",
     replace_data: bool = False,
+    voc_inclusive: bool = True,
 ) -> list[RunFolder]:
     """Enter the runs of a table into a study: folders below `out`, its plan, and MLflow. All or nothing.
 
@@ -46,6 +47,7 @@ def import_runs(
         detections: see read_table.
         metric: what every finished run must have.
         replace_data: runs of another ground truth leave the study's plan; else they are a UsageError.
+        voc_inclusive: of AP50_voc, where it is computed from detections; see voc.voc_matches.
 
     Raises:
         DataError, UsageError, StoreError: one line each; the study is then as before.
@@ -54,7 +56,7 @@ def import_runs(
     truth, new_ids = read_ground_truth(ground_truth) if ground_truth is not None else ({}, {})
     if ground_truth is not None and not any(row.detections for row in rows):
         raise UsageError(f"gt={ground_truth}: {table} names no detections; it needs a column `detections`")
-    rows = [_evaluated(row, truth, new_ids) for row in rows]
+    rows = [_evaluated(row, truth, new_ids, voc_inclusive) for row in rows]
     for row in rows:
         if row.state == "FINISHED" and metric_of(metric) not in row.metrics:
             raise DataError(f"{row.where}: a finished run without {metric}; give it, or another metric=NAME")
@@ -87,7 +89,7 @@ def _study_facts(
     }
 
 
-def _evaluated(row: Row, truth: dict[str, Any], new_ids: dict[int, int]) -> Row:
+def _evaluated(row: Row, truth: dict[str, Any], new_ids: dict[int, int], voc_inclusive: bool) -> Row:
     """The row with the metrics that its detections give."""
     if row.detections is None:
         return row
@@ -95,7 +97,8 @@ def _evaluated(row: Row, truth: dict[str, Any], new_ids: dict[int, int]) -> Row:
         raise UsageError(f"{row.where}: names detections; give gt=FILE, the ground truth they belong to")
     results = read_results(row.detections, truth, new_ids)
     names = [category["name"] for category in truth["categories"]]
-    metrics = {f"val/{name}": value for name, value in coco_metrics(truth, results, names).metrics.items()}
+    evaluation = coco_metrics(truth, results, names, voc_inclusive=voc_inclusive)
+    metrics = {f"val/{name}": value for name, value in evaluation.metrics.items()}
     for name, value in metrics.items():
         if abs(row.metrics.get(name, value) - value) > ROUNDING:
             raise DataError(

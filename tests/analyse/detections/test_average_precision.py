@@ -61,7 +61,7 @@ def test_every_image_once_is_pycocotools(name: str) -> None:
     found = ap_matches(truth, results)
     expected = evaluated(truth, results, NAMES).metrics
     once = np.ones(len(found.image_ids))
-    names = [n for n in expected if part_of(f"val/{n}") is not None]
+    names = [n for n in expected if part_of(f"val/{n}") is not None and "voc" not in n]
     assert {"AP", "AP50", "AP75", "AP_class/one", "AP50_class/two"} <= set(names)
     for metric in names:
         value = average_precision(found, once, part_of(f"val/{metric}"))[0]

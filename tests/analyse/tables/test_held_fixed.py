@@ -52,6 +52,7 @@ def test_free_settings_are_those_that_are_no_part_of_a_runs_key(source: str) -> 
     of_the_study = ("arms", "seeds", "analysis", "retry", "replace", "halving", "trainer")
     outside = {name for name in settings - identity if name.partition(".")[0] not in of_the_study}
     outside -= {name for name in outside if name.endswith("_target_")} | {"model.weights"}
+    outside -= {"train.voc_inclusive"}  # in the key only where it is false
     assert {name for name in outside if not is_free(name)} == set()
     assert {name for name in identity if is_free(name)} <= {"seed", "train.eval_batch_size"}
 
