@@ -39,7 +39,8 @@ ablation: should focal loss replace BCE on YOLOv4's confidence term, for your da
   ablation ui [port=5000]              MLflow's UI on the store in this folder
   ablation sync [out=runs]             replay runs' folders into MLflow
   ablation import study=NAME table=FILE.csv|.jsonl [gt=FILE] [detections=DIR] [metric=AP]
-                                       runs made elsewhere: arm, seed, metrics; or COCO detections
+                                       runs made elsewhere: arm, seed, metrics; or COCO detections;
+                                       or table=DIR: ultralytics' folders with results.csv
   ablation --version | --help          `ablation train --help` lists the configuration
 
 Every command takes --traceback to show where an error came from.

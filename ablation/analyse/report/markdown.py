@@ -38,7 +38,7 @@ def _comparison(arm: pd.Series) -> list[str]:
         _number(arm["difference"], "+.3f"),
         _interval(arm["difference_low"], arm["difference_high"], "+.3f"),
         str(int(arm["n_pairs"])),
-        _number(arm["difference_p"], ".3g"),
+        _number(arm["difference_p"] if arm["n_pairs"] > 1 else math.nan, ".3g"),  # of one pair it is 1
         _number(arm["p_holm"], ".2g"),
         _verdict(arm),
     ]

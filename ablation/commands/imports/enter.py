@@ -49,6 +49,7 @@ class ImportedRun:
         """From a line of the table and what run.json says of every run of it."""
         params = row.params | {"source": "import"}
         content = [row.arm, row.seed, row.state, row.reason, row.epoch, params, row.metrics, row.results]
+        content += [row.epochs] if row.epochs else []
         key = sha256_text(canonical_json([*content, facts["fingerprint"]]))
         identity = facts | {"arm": row.arm, "seed": row.seed, "key": key, "params": params}
         return cls(row, identity, truth)
@@ -132,8 +133,9 @@ def _write(folder: RunFolder, run: ImportedRun) -> None:
         folder.write_json("detections/ground_truth.json", run.truth)
         folder.write_json("detections/val.json", row.results)
     time_ms = folder.read_json("state.json")["started_ms"]
-    line = {"epoch": row.epoch, "time_ms": time_ms, "metrics": row.metrics}
-    write_text(folder.file("metrics.jsonl"), json.dumps(line) + "\n" if row.metrics else "")
+    epochs = row.epochs or (((row.epoch, row.metrics),) if row.metrics else ())
+    lines = [{"epoch": epoch, "time_ms": time_ms, "metrics": metrics} for epoch, metrics in epochs]
+    write_text(folder.file("metrics.jsonl"), "".join(json.dumps(line) + "\n" for line in lines))
     folder.set_state(row.state, row.reason)
 
 

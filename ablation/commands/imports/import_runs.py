@@ -14,6 +14,7 @@ from typing import Any
 from ablation import __version__
 from ablation.commands.imports.enter import ImportedRun, enter_runs
 from ablation.commands.imports.table import Row, metric_of, read_table
+from ablation.commands.imports.ultralytics import is_ultralytics, read_runs
 from ablation.data.coco_files import read_ground_truth, read_results
 from ablation.errors import DataError, UsageError
 from ablation.files import sha256_file, sha256_text
@@ -43,6 +44,7 @@ def import_runs(
     """Enter the runs of a table into a study: folders below `out`, its plan, and MLflow. All or nothing.
 
     Args:
+        table: see read_table; or ultralytics' results.csv, or a folder of them.
         ground_truth: COCO's file that the column `detections` belongs to.
         detections: see read_table.
         metric: what every finished run must have.
@@ -52,7 +54,7 @@ def import_runs(
     Raises:
         DataError, UsageError, StoreError: one line each; the study is then as before.
     """
-    rows = read_table(table, detections)
+    rows = read_runs(table) if is_ultralytics(table) else read_table(table, detections)
     truth, new_ids = read_ground_truth(ground_truth) if ground_truth is not None else ({}, {})
     if ground_truth is not None and not any(row.detections for row in rows):
         raise UsageError(f"gt={ground_truth}: {table} names no detections; it needs a column `detections`")

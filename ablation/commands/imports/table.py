@@ -34,6 +34,10 @@ LONGEST_ARM = 200
 NOT_METRICS = ("arm", "seed", "state", "reason", "epoch", "detections")
 
 
+Epoch = tuple[int, dict[str, float]]
+"""The number of an epoch, from 1, and its metrics by full name."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One line of the table.
@@ -43,6 +47,7 @@ class Row:
         params: loss.name and loss.X as texts.
         metrics: full names.
         detections: None where the line names none.
+        epochs: every epoch with its metrics, where they are known; the last one is `epoch`.
     """
 
     where: str
@@ -55,6 +60,7 @@ class Row:
     metrics: dict[str, float]
     detections: Path | None
     results: list[dict[str, Any]] = field(default_factory=list)
+    epochs: tuple[Epoch, ...] = ()
 
 
 def metric_of(column: str) -> str:
@@ -88,11 +94,11 @@ def read_table(table: Path, detections: Path | None = None) -> list[Row]:
         raise DataError(f"{table}: not readable as a table: {one_line(error, 100)}") from None
     if not rows:
         raise DataError(f"{table}: no runs in it; a line is one run, with arm, seed and metrics")
-    _check_against_each_other(rows)
+    check_runs(rows)
     return rows
 
 
-def _check_against_each_other(rows: list[Row]) -> None:
+def check_runs(rows: list[Row]) -> None:
     """Each arm and seed once, and the runs of an arm with equal settings of the loss."""
     seen: dict[tuple[str, int], str] = {}
     losses: dict[str, Row] = {}
@@ -102,8 +108,11 @@ def _check_against_each_other(rows: list[Row]) -> None:
             raise DataError(f"{row.where}: arm {row.arm!r} with seed {row.seed} is already at {first}")
         lead = losses.setdefault(row.arm, row)
         if row.params != lead.params:
+            names = row.params.keys() | lead.params.keys()
+            other = min(name for name in names if row.params.get(name) != lead.params.get(name))
+            what = "loss settings" if other.startswith("loss.") else "settings"
             raise DataError(
-                f"{row.where}: arm {row.arm!r} has other loss settings than at {lead.where}; "
+                f"{row.where}: arm {row.arm!r} has other {what} than at {lead.where} ({other}); "
                 "give every configuration an arm of its own"
             )
 
