@@ -114,9 +114,11 @@ def train(arguments: list[str]) -> int:
         start_early()
     with large_import():
         from ablation.study.app import main as application
+    from ablation.study.notify import notified
     from ablation.study.study_list import command
 
-    launched = application(arguments)
+    with notified("train"):
+        launched = application(arguments)
     if launched is not None:
         print(f"next:  {command('report', launched.study, Path(launched.out))}")
     return 0
@@ -232,8 +234,10 @@ def report(arguments: list[str]) -> int:
 def confirm(arguments: list[str]) -> int:
     """The finalists of a study on fresh seeds, and on the test split; takes what train takes besides."""
     from ablation.commands.confirm.command import run
+    from ablation.study.notify import notified
 
-    return run(arguments)
+    with notified("confirm"):
+        return run(arguments)
 
 
 def settle(arguments: list[str]) -> int:

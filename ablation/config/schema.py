@@ -269,6 +269,26 @@ class HalvingConfig:
         require(self.keep_one_in in (2, 3), "keep_one_in", self.keep_one_in, "2 or 3")
 
 
+@dataclass
+class NotifyConfig:
+    """A program of the user's that is told when a study ends, fails or needs attention.
+
+    Attributes:
+        command: its words, started without a shell; null: none. `{summary}` in a word becomes one line; the
+            environment has it as ABLATION_SUMMARY; a JSON of the same and the runs' states is on its input.
+        timeout_s: after so many seconds it is killed.
+    """
+
+    command: list[str] | None = None
+    timeout_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        words = self.command
+        right = words is None or bool(words and words[0].strip())
+        require(right, "command", words, "a list of words that begins with a program, or null")
+        require(0 < self.timeout_s <= 600, "timeout_s", self.timeout_s, "in (0, 600] seconds")
+
+
 def _is_name(text: str) -> bool:
     return text.isprintable() and len(text) <= 500
 
@@ -285,6 +305,7 @@ class RunConfig:
         analysis: of the whole study; cannot change a run.
         retry: of a study: failed: runs that failed before are redone; null: they are left alone.
         halving: of a study: early stopping of arms.
+        notify: of a study: whom to tell of its end.
         replace: of a study: if the data are other than its runs were made from, these leave its plan;
             false: the launch is refused.
         seeds, arms: of a sweep; not part of a run.
@@ -305,6 +326,7 @@ class RunConfig:
     analysis: AnalysisConfig = field(default_factory=AnalysisConfig, metadata=NOT_IDENTITY)
     retry: str | None = field(default=None, metadata=NOT_IDENTITY)
     halving: HalvingConfig = field(default_factory=HalvingConfig, metadata=NOT_IDENTITY)
+    notify: NotifyConfig = field(default_factory=NotifyConfig, metadata=NOT_IDENTITY)
     replace: bool = field(default=False, metadata=NOT_IDENTITY)
     study: str = field(default="default", metadata=NOT_IDENTITY)
     arm: str | None = field(default=None, metadata=NOT_IDENTITY)

@@ -96,7 +96,7 @@ class Prepared:
 INTERRUPTED = "interrupted; launch it again to go on from the last checkpoint"
 """Reason of a run that was stopped by a signal, where nothing more is known."""
 
-_OF_THE_LAUNCH = ("retry=", "replace=", "halving.", "train.stop_after=")
+_OF_THE_LAUNCH = ("retry=", "replace=", "halving.", "notify.", "train.stop_after=")
 """Overrides that say how far and which runs are launched, and not what a run is."""
 
 _open_data: dict[str, DetectionData] = {}
@@ -347,6 +347,7 @@ def _fit(run: Prepared, after_epoch: Callable[[int, dict[str, float]], None], ou
 def _params(config: RunConfig) -> dict[str, str]:
     """The typed configuration on one level, as the texts that MLflow shows."""
     of_the_study = ("arms", "seeds", "out", "tracking", "trainer", "analysis", "retry", "replace", "halving")
+    of_the_study += ("notify",)
     settings = {k: v for k, v in plain(config).items() if k not in of_the_study}
     params = {key: str(value) for key, value in flat(settings).items()}
     del params["train.stop_after"]  # MLflow cannot change a parameter, and a run's next stage changes this
@@ -359,7 +360,9 @@ def _params(config: RunConfig) -> dict[str, str]:
 def _describe(run: Prepared) -> None:
     """Write what the run is before it starts."""
     config, folder, data = run.config, run.folder, run.data
-    write_text(folder.file("config.yaml"), OmegaConf.to_yaml(OmegaConf.create(plain(config))))
+    # Whom to tell is no part of a run, and its words may hold a secret address.
+    settings = {key: value for key, value in plain(config).items() if key != "notify"}
+    write_text(folder.file("config.yaml"), OmegaConf.to_yaml(OmegaConf.create(settings)))
     faults = [*data.faults, *data.train.faults, *data.val.faults]
     if faults:
         folder.write_json("faults.json", [vars(fault) for fault in faults])

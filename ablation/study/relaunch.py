@@ -9,7 +9,19 @@ from pathlib import Path
 from ablation.records import PlannedRun
 from ablation.study.expand import override_text
 
-OF_THE_STUDY = ("study", "seed", "seeds", "arm", "arms", "description", "retry", "replace", "halving", "out")
+OF_THE_STUDY = (
+    "study",
+    "seed",
+    "seeds",
+    "arm",
+    "arms",
+    "description",
+    "retry",
+    "replace",
+    "halving",
+    "notify",
+    "out",
+)
 """Keys of a run's command that a launch sets itself."""
 
 

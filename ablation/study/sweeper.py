@@ -43,6 +43,9 @@ class StudySweeper(Sweeper):
     ended: ClassVar[RunConfig | None] = None
     """Of the last study that came to its end in this process; Hydra hands nothing back from a sweep."""
 
+    launched: ClassVar[RunConfig | None] = None
+    """Of the last study that was launched in this process, whatever became of it."""
+
     def __init__(self) -> None:
         self.config: Any = None
         self.hydra_context: Any = None
@@ -71,6 +74,7 @@ class StudySweeper(Sweeper):
                 raise UsageError("hydra.launcher.wait=false: halving waits for each rung; set it to true")
         self.store = store_of(first)
         announce(runs, self.store)
+        StudySweeper.launched = first
         statuses = {run.key: run_status(run.folder) for run in runs}
         todo = [run for run in runs if statuses[run.key] in launched_statuses(first)]
         log.info("study %s: %s", first.study, _counts_text(runs, Counter(statuses.values()), len(todo)))

@@ -19,6 +19,7 @@ from ablation.config import RunConfig
 from ablation.errors import AblationError, UsageError
 from ablation.study.forecast.forecast import plan_study, shape_of
 from ablation.study.forecast.text import measured
+from ablation.study.notify import notified
 from ablation.study.run_status import run_status
 from ablation.study.study_list import command as shell_command
 
@@ -31,7 +32,10 @@ log = logging.getLogger(__name__)
 def run(arguments: list[str]) -> int:
     """Go on until the question is answered or the budget is spent; returns the exit code."""
     settling = settling_of(Arguments.parse("settle", arguments, ARGUMENTS, overrides=True))
-    state = settling.go_on()
+    with notified("settle") as outcome:
+        outcome.config = settling.config
+        state = settling.go_on()
+        outcome.attention, outcome.result = state.stopped, summary(state)[0]
     print("\n".join(summary(state)))
     if state.decision is not None and state.decision.looks:
         print(_report(state, settling.config))

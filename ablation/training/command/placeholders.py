@@ -30,7 +30,7 @@ _OF_THE_PLACE = (
     "description",
 )
 """Placeholders that change no result: where and under which name a run is executed."""
-_HIDDEN = ("tracking.", "trainer.")
+_HIDDEN = ("tracking.", "trainer.", "notify.")
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _NEAR = 3
 

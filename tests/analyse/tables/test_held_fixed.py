@@ -49,7 +49,7 @@ def test_free_settings_are_those_that_are_no_part_of_a_runs_key(source: str) -> 
     settings, identity = set(flat(plain(config))), set(flat(plain(config, identity=True)))
     # Settings of a trainer are part of the keys of a command's runs, and of no other runs.
     assert not any(is_free(name) for name in settings if name.startswith("trainer."))
-    of_the_study = ("arms", "seeds", "analysis", "retry", "replace", "halving", "trainer")
+    of_the_study = ("arms", "seeds", "analysis", "retry", "replace", "halving", "trainer", "notify")
     outside = {name for name in settings - identity if name.partition(".")[0] not in of_the_study}
     outside -= {name for name in outside if name.endswith("_target_")} | {"model.weights"}
     outside -= {"train.voc_inclusive"}  # in the key only where it is false
