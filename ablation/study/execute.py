@@ -346,8 +346,8 @@ def _fit(run: Prepared, after_epoch: Callable[[int, dict[str, float]], None], ou
 
 def _params(config: RunConfig) -> dict[str, str]:
     """The typed configuration on one level, as the texts that MLflow shows."""
-    of_the_study = ("arms", "seeds", "out", "tracking", "trainer", "analysis", "retry", "replace", "halving")
-    of_the_study += ("notify",)
+    of_the_study = ["arms", "seeds", "out", "tracking", "trainer", "analysis", "retry", "replace", "halving"]
+    of_the_study.append("notify")
     settings = {k: v for k, v in plain(config).items() if k not in of_the_study}
     params = {key: str(value) for key, value in flat(settings).items()}
     del params["train.stop_after"]  # MLflow cannot change a parameter, and a run's next stage changes this

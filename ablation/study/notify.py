@@ -121,11 +121,11 @@ def _run(words: list[str], timeout_s: float, summary: str, content: str) -> None
     except subprocess.TimeoutExpired:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        process.communicate()
         limit = counted(round(timeout_s), "second")
         raise AblationError(f"{words[0]} did not end within {limit} and was killed") from None
     if process.returncode != 0:
-        said = one_line(errors.decode("utf-8", "replace"), 150)
+        text = one_line(errors.decode("utf-8", "replace"), 150)
         raise AblationError(
-            f"{words[0]} ended with code {process.returncode}" + (f": {said}" if said else "")
+            f"{words[0]} ended with code {process.returncode}" + (f": {text}" if text else "")
         )

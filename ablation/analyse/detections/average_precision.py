@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ablation.analyse.detections.coco import coco_eval
-from ablation.analyse.detections.matching import RECALLS
 from ablation.errors import DataError
 
 IOUS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
@@ -24,6 +23,8 @@ CHUNK = 4_000_000
 """Weights of single detections held at once; limits the memory to about 100 MB."""
 
 Floats = NDArray[np.float64]
+RECALLS: Floats = np.linspace(0, 1, 101)
+"""COCO's recall levels; AP is the mean precision over them. Equal to pycocotools' to the last bit."""
 Bools = NDArray[np.bool_]
 
 

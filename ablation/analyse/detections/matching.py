@@ -14,12 +14,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ablation.analyse.detections.average_precision import RECALLS
 from ablation.analyse.detections.run_files import RunArtifacts
 
 Floats = NDArray[np.float64]
 
-RECALLS: Floats = np.linspace(0, 1, 101)
-"""COCO's recall levels; AP is the mean precision over them. Equal to pycocotools' to the last bit."""
 MAX_DETECTIONS = 100
 """COCO's AP uses this many of the best detections of an image and class."""
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure as Canvas
 
-from ablation.analyse.detections.matching import RECALLS, Matches, precision_curves
+from ablation.analyse.detections.average_precision import RECALLS
+from ablation.analyse.detections.matching import Matches, precision_curves
 from ablation.analyse.figures.shared.artifact_figures import DetectionFigure, Floats, legend, plot_curves
 from ablation.analyse.figures.shared.style import WIDTH_IN
 from ablation.analyse.view import StudyView

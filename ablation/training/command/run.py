@@ -212,7 +212,9 @@ class CommandRun:
         if not results:
             log.warning("%s: no detections at all, so AP is 0", path)
         names = [category["name"] for category in truth["categories"]]
-        evaluation = coco_metrics(truth, results, names, voc_inclusive=self.config.train.voc_inclusive)
+        evaluation = coco_metrics(
+            truth, results, names, voc_inclusive=self.trainer.config.train.voc_inclusive
+        )
         before = "" if split == "val" else "test_"
         self.folder.write_json(f"detections/{before}ground_truth.json", truth)
         self.folder.write_json(f"detections/{split}.json", results)
